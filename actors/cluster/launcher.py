@@ -1,0 +1,81 @@
+"""Starting session actors on nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.cluster.reach import NAMESPACE
+from actors.cluster.shells import Directory, Gateway, Janitor, SessionActor, _Shell, remote
+from actors.errors import ServiceUnavailable
+from actors.placement import Node
+
+PREFIX = "session-actor-"
+_START_TIMEOUT_S = 60.0
+
+
+class RayLauncher:
+    """Session actors are never restarted by Ray: a new process is a new owner with a new name."""
+
+    def __init__(self, settings: bytes) -> None:
+        self._settings = settings
+
+    async def nodes(self) -> list[Node]:
+        return await asyncio.to_thread(alive_nodes)
+
+    async def start_actor(self, node_id: str) -> str:
+        name = f"{PREFIX}{node_id[:6]}-{secrets.token_hex(4)}"
+        factory = "actors.cluster.services:session_actor"
+        handle = await start(SessionActor, name, node_id, factory, self._settings, restarts=0)
+        await ready(handle, name)
+        return name
+
+    async def actors(self) -> list[str]:
+        listed = await asyncio.to_thread(ray.util.list_named_actors, True)
+        return [
+            actor["name"]
+            for actor in listed
+            if actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX)
+        ]
+
+
+def alive_nodes() -> list[Node]:
+    return [
+        Node(node["NodeID"], float(node["Resources"].get("CPU", 1)))
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU")
+    ]
+
+
+async def start(
+    shell: type[_Shell], name: str, node_id: str, factory: str, settings: bytes, *, restarts: int
+) -> Any:
+    """Create a named shell on a node (creation talks to the GCS and blocks, so it runs in a thread)."""
+
+    def create() -> Any:
+        strategy = NodeAffinitySchedulingStrategy(node_id, soft=restarts != 0)
+        return (
+            remote(shell, restarts=restarts)
+            .options(name=name, namespace=NAMESPACE, scheduling_strategy=strategy, get_if_exists=True)
+            .remote(factory, name, node_id, settings)
+        )
+
+    return await asyncio.to_thread(create)
+
+
+async def ready(handle: Any, name: str) -> None:
+    """Wait until its service has started; an actor that could not is killed."""
+    try:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            await handle.start.remote()
+    except Exception as error:
+        await asyncio.to_thread(ray.kill, handle)
+        cause = getattr(error, "cause", None) or error
+        raise ServiceUnavailable(f"{name} did not start: {cause}") from None
+
+
+__all__ = ["Directory", "Gateway", "Janitor", "RayLauncher", "alive_nodes", "ready", "start"]

@@ -1,0 +1,59 @@
+"""Factories: what each shell hosts, wired with Ray behind it. Named by string in the shells' arguments."""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.clock import SystemClock
+from actors.cluster.launcher import RayLauncher
+from actors.cluster.reach import RayReach
+from actors.directory import JANITOR
+from actors.directory import Directory as DirectoryService
+from actors.handles import DirectoryHandle
+from actors.janitor import Janitor as JanitorService
+from actors.logs import configure_logs
+from actors.models.registry import Models
+from actors.session_host import SessionHost
+from actors.settings import ActorSettings
+from actors.tools.registry import Tools
+from actors.turn_runner import Services
+from storage.factory import create_store
+
+DIRECTORY = "directory"
+
+__all__ = ["DIRECTORY", "JANITOR", "directory", "janitor", "session_actor"]
+
+
+def session_actor(name: str, node_id: str, data: bytes) -> SessionHost:
+    settings = _settings(data)
+    reach = RayReach()
+    services = Services(
+        settings=settings,
+        store=create_store(settings.storage),
+        clock=SystemClock(),
+        models=Models(settings.llm),
+        tools=Tools(settings.tools),
+    )
+    handle = DirectoryHandle(reach.actor(DIRECTORY))
+    return SessionHost(services, handle, reach, actor=name, node_id=node_id)
+
+
+def directory(name: str, node_id: str, data: bytes) -> DirectoryService:
+    settings = _settings(data)
+    launcher = RayLauncher(data)
+    return DirectoryService(
+        settings, create_store(settings.storage), SystemClock(), RayReach(), launcher
+    )
+
+
+def janitor(name: str, node_id: str, data: bytes) -> JanitorService:
+    settings = _settings(data)
+    reach = RayReach()
+    handle = DirectoryHandle(reach.actor(DIRECTORY))
+    return JanitorService(settings, create_store(settings.storage), SystemClock(), handle, reach)
+
+
+def _settings(data: bytes) -> ActorSettings:
+    settings = msgspec.msgpack.decode(data, type=ActorSettings)
+    configure_logs(settings.observability)
+    return settings

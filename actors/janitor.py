@@ -1,0 +1,130 @@
+"""The plain object inside the `Janitor`: finds sessions without an owner, and removes what has outlived its time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.clock import Clock
+from actors.errors import OwnedElsewhere, SessionNotFound, WunderError
+from actors.events import EXPIRING_KINDS
+from actors.handles import DirectoryHandle, Reach, tell
+from actors.logs import log
+from actors.loop import Loop
+from actors.messages import (
+    Describe,
+    Description,
+    Done,
+    OpenSession,
+    Reply,
+    Sweep,
+    decode_command,
+    encode,
+    to_failed,
+)
+from actors.settings import ActorSettings
+from storage.records import SessionId
+from storage.store import AsyncStorageBackend
+
+_SWEEP_BATCH = 200
+_SWEEP_PARALLEL = 16
+_OPEN_TIMEOUT_S = 10.0
+_RETENTION_S = 60.0
+_DELETE_BATCH = 2000
+_OWNER_MEMORY_S = 3600.0
+
+
+class Janitor:
+    """Two loops: the sweep (a crash's accepted turns go on elsewhere) and retention."""
+
+    def __init__(
+        self,
+        settings: ActorSettings,
+        store: AsyncStorageBackend,
+        clock: Clock,
+        directory: DirectoryHandle,
+        reach: Reach,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._directory = directory
+        self._reach = reach
+        self._reopened = 0
+        self._removed = 0
+        self._sweep = Loop(
+            "sweep", self.sweep_once, interval_s=settings.sessions.sweep_s, max_backoff_s=5.0
+        )
+        self._retention = Loop("retention", self.retain_once, interval_s=_RETENTION_S)
+
+    async def start(self) -> None:
+        await self._store.open()
+        self._sweep.start()
+        self._retention.start()
+
+    async def stop(self) -> None:
+        await self._sweep.stop()
+        await self._retention.stop()
+        await self._store.close()
+
+    async def handle(self, data: bytes) -> bytes:
+        """One command in, one reply out; errors travel as replies."""
+        try:
+            return encode(self._dispatch(data))
+        except WunderError as error:
+            return encode(to_failed(error))
+
+    def _dispatch(self, data: bytes) -> Reply:
+        match decode_command(data):
+            case Sweep():
+                self._sweep.wake()
+                return Done()
+            case Describe():
+                return Description(
+                    gauges={"sessions_reopened": self._reopened, "rows_expired": self._removed}
+                )
+            case other:
+                raise WunderError(f"the janitor does not take {type(other).__name__}")
+
+    async def sweep_once(self) -> None:
+        """Open every session that has work and no live owner."""
+        orphans = await self._store.orphaned_sessions(limit=_SWEEP_BATCH)
+        if not orphans:
+            return
+        limit = asyncio.Semaphore(_SWEEP_PARALLEL)
+
+        async def reopen(session_id: SessionId) -> None:
+            async with limit:
+                await self._reopen(session_id)
+
+        await asyncio.gather(*(reopen(session_id) for session_id in orphans))
+        if len(orphans) == _SWEEP_BATCH:
+            self._sweep.wake()
+
+    async def _reopen(self, session_id: SessionId) -> None:
+        try:
+            actor = await self._directory.locate(session_id, orphaned=True)
+            await tell(
+                self._reach.actor(actor), OpenSession(session_id=session_id), timeout_s=_OPEN_TIMEOUT_S
+            )
+        except (OwnedElsewhere, SessionNotFound):
+            return
+        except WunderError as error:
+            log.warning("reopen_failed", session=session_id, message=error.message)
+            return
+        self._reopened += 1
+        log.info("session_reopened", session=session_id, actor=actor)
+
+    async def retain_once(self) -> None:
+        """Remove expired events, credentials, keys and owners, in small batches."""
+        store, storage, now_us = self._store, self._settings.storage, self._clock.now_us()
+        before_us = now_us - int(storage.events_retention_s * 1e6)
+        while True:
+            removed = await store.delete_events(
+                kinds=EXPIRING_KINDS, before_us=before_us, limit=_DELETE_BATCH
+            )
+            self._removed += removed
+            if removed < _DELETE_BATCH:
+                break
+        self._removed += await store.delete_expired_credentials(now_us)
+        await store.forget_idempotency_keys(now_us - int(storage.idempotency_retention_s * 1e6))
+        await store.delete_lapsed_owners(older_than_s=_OWNER_MEMORY_S)

@@ -1,0 +1,120 @@
+"""Outgoing lines: one per gateway, with one call in flight.
+
+    session A ─┐                 ┌ in flight: Batch(events 1..40) ──► Gateway.call
+    session B ─┼─► OutgoingLine ─┤
+    session C ─┘                 └ gathering: events 41..         the next batch
+
+What gathers while a call is under way is the next batch: latency is one call when idle, and batches grow by
+themselves under load. A least interval between calls saves CPU at middle load; the first event after quiet goes at
+once. (Ray may reorder pipelined calls to one actor, so there is never a second one.) A line that gathers more than
+`max_bytes` drops what it holds and names the sessions it cut: their readers catch up from the owner's buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from actors.errors import WunderError
+from actors.messages import Batch, Event
+from storage.records import OwnerId, SessionId
+
+KEEPALIVE_S = 3.0
+"""A silent line sends an empty batch this often: a gateway that hears nothing for longer looks for a new owner."""
+
+_OVERHEAD_BYTES = 120
+
+
+class OutgoingLine:
+    """The events of one session actor on their way to one gateway."""
+
+    def __init__(
+        self,
+        actor: str,
+        owner_id: Callable[[], OwnerId],
+        send: Callable[[Batch], Awaitable[None]],
+        *,
+        interval_s: float,
+        max_bytes: int,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._actor = actor
+        self._owner_id = owner_id
+        self._send = send
+        self._interval_s = interval_s
+        self._max_bytes = max_bytes
+        self._on_lost = on_lost
+        self._events: list[Event] = []
+        self._bytes = 0
+        self._dropped: set[SessionId] = set()
+        self._resync: set[SessionId] = set()
+        self._wake = asyncio.Event()
+        self.sessions: set[SessionId] = set()
+        self.calls = 0
+        self.sent = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def depth(self) -> int:
+        return len(self._events)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"line-{self._actor}")
+
+    async def stop(self) -> None:
+        """End at once; what was not sent is in the buffers and the store."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        self._bytes += len(event.body) + _OVERHEAD_BYTES
+        if self._bytes > self._max_bytes:
+            self._resync.update(e.session_id for e in self._events)
+            self._events, self._bytes = [], 0
+        self._wake.set()
+
+    def drop(self, session_id: SessionId) -> None:
+        """Tell the gateway that this session is not here any more (after the events before)."""
+        self.sessions.discard(session_id)
+        self._dropped.add(session_id)
+        self._wake.set()
+
+    async def flush(self) -> None:
+        """Send what is left, once, without waiting for the interval (used when an actor stops)."""
+        if self._events or self._dropped or self._resync:
+            with contextlib.suppress(WunderError):
+                await self._send(self._take())
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KEEPALIVE_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._send(self._take())
+            except WunderError:
+                # The gateway is gone for good (its calls fail fast); its successor follows anew.
+                self._on_lost()
+                return
+            self.calls += 1
+            if self._interval_s:
+                await asyncio.sleep(self._interval_s)
+
+    def _take(self) -> Batch:
+        batch = Batch(
+            actor=self._actor,
+            owner_id=self._owner_id(),
+            events=tuple(self._events),
+            dropped=tuple(self._dropped),
+            resync=tuple(self._resync),
+        )
+        self.sent += len(self._events)
+        self._events, self._bytes = [], 0
+        self._dropped.clear()
+        self._resync.clear()
+        return batch

@@ -1,0 +1,362 @@
+"""What the processes say to each other: commands down, replies and events up. All of it plain msgpack bytes.
+
+A process is called with one encoded command and answers one encoded reply; errors travel as `Failed` and are
+raised again, as the same class, on the caller's side. Nothing of a client is ever pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from actors.errors import WunderError
+from storage.records import OwnerId, SessionId, TurnId, UserId
+
+BusyPolicy = Literal["enqueue", "reject", "interrupt"]
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One event of a session, encoded once: `body` is the JSON envelope that SSE and WebSocket both carry.
+
+    It covers the numbers `first_seq..seq` (one number unless it is a coalesced run of deltas).
+    """
+
+    session_id: SessionId
+    epoch: int
+    first_seq: int
+    seq: int
+    turn_id: str
+    kind: str
+    body: bytes
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
+    """Base of everything a process can be asked."""
+
+
+class Submit(Command, tag="submit"):
+    """Accept a turn. `gateway` follows the session from here on, if given."""
+
+    session_id: SessionId
+    user_id: UserId
+    turn_id: TurnId
+    content: str
+    create: bool = False
+    title: str = ""
+    agent_id: str | None = None
+    model_name: str | None = None
+    tool_names: tuple[str, ...] | None = None
+    attachments: tuple[dict[str, Any], ...] = ()
+    config_overrides: dict[str, Any] = {}
+    busy: BusyPolicy = "enqueue"
+    idempotency_key: str | None = None
+    gateway: str | None = None
+
+
+class CancelTurn(Command, tag="cancel"):
+    """Cancel a turn of a session, the running one if `turn_id` is None."""
+
+    session_id: SessionId
+    user_id: UserId | None
+    turn_id: TurnId | None = None
+
+
+class Follow(Command, tag="follow"):
+    """Put this session's events on the line to `gateway`, until `Unfollow`. Any user's with `user_id=None`."""
+
+    session_id: SessionId
+    user_id: UserId | None
+    gateway: str
+
+
+class Unfollow(Command, tag="unfollow"):
+    """The gateway has no reader of these sessions any more."""
+
+    session_ids: tuple[SessionId, ...]
+    gateway: str
+
+
+class ReadBuffer(Command, tag="read"):
+    """Events after a cursor from the owner's memory."""
+
+    session_id: SessionId
+    after: int
+    max_bytes: int = 262_144
+
+
+class OpenSession(Command, tag="open"):
+    """Make sure the session is open here and its accepted turns go on."""
+
+    session_id: SessionId
+
+
+class DropSession(Command, tag="drop"):
+    """The session was deleted: end its turn and forget it."""
+
+    session_id: SessionId
+
+
+class Grant(Command, tag="grant"):
+    """A permit that this session waited for is now held by it."""
+
+    session_id: SessionId
+
+
+class Describe(Command, tag="describe"):
+    """Tell what this process is doing, in numbers."""
+
+
+class Drain(Command, tag="drain"):
+    """Accept no new work; finish what runs within `grace_s`, then give everything up cleanly."""
+
+    grace_s: float
+
+
+class Locate(Command, tag="locate"):
+    """Where is this session's owner? `owner_hint` is an owner that the database named.
+
+    `avoid` did not answer the asker. With `orphaned` the database says that no live owner has the session.
+    """
+
+    session_id: SessionId
+    owner_hint: OwnerId | None = None
+    avoid: str | None = None
+    orphaned: bool = False
+
+
+class RegisterActor(Command, tag="register"):
+    """A session actor is ready under this owner id; `held` and `waiting` are its (session, user) permits."""
+
+    actor: str
+    node_id: str
+    owner_id: OwnerId
+    sessions: tuple[SessionId, ...] = ()
+    held: tuple[tuple[SessionId, UserId], ...] = ()
+    waiting: tuple[tuple[SessionId, UserId], ...] = ()
+
+
+class Acquire(Command, tag="acquire"):
+    """A permit for one session to run turns. With `wait` a refusal becomes a place in the queue."""
+
+    session_id: SessionId
+    user_id: UserId
+    actor: str
+    wait: bool
+
+
+class Release(Command, tag="release"):
+    """This session has nothing to run (also leaves the queue)."""
+
+    session_id: SessionId
+    actor: str
+
+
+class Passivated(Command, tag="passivated"):
+    """These sessions are not open here any more."""
+
+    actor: str
+    session_ids: tuple[SessionId, ...]
+
+
+class RegisterGateway(Command, tag="gateway"):
+    """A gateway is listening on this node."""
+
+    gateway: str
+    node_id: str
+    address: str
+
+
+class TokenEnded(Command, tag="token_ended"):
+    """Tokens were revoked: to the directory, which tells every gateway."""
+
+    token_hashes: tuple[str, ...]
+
+
+class Batch(Command, tag="b"):
+    """What gathered on a line: events in order; sessions the owner gave up; sessions whose events were cut."""
+
+    actor: str
+    owner_id: OwnerId
+    events: tuple[Event, ...] = ()
+    dropped: tuple[SessionId, ...] = ()
+    resync: tuple[SessionId, ...] = ()
+
+
+class Report(Command, tag="report"):
+    """Tell the directory who you are and what you hold: it has restarted."""
+
+
+class Sweep(Command, tag="sweep"):
+    """Look for sessions without an owner now."""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
+    """Base of everything a process can answer."""
+
+
+class Done(Reply, tag="ok"):
+    """Nothing to tell."""
+
+
+class Failed(Reply, tag="failed"):
+    """A `WunderError`, by class name."""
+
+    error: str
+    message: str
+    hint: str | None = None
+    field: str | None = None
+    retry_after_s: float | None = None
+    detail: dict[str, Any] | None = None
+
+
+class Submitted(Reply, tag="submitted"):
+    """A turn is durable. Its events come after `after`; `epoch` and `latest` describe the session's stream.
+
+    With `duplicate` it is the earlier turn with the same idempotency key, maybe of another session.
+    """
+
+    session_id: SessionId
+    turn_id: TurnId
+    status: str
+    after: int
+    epoch: int
+    latest: int
+    position: int = 0
+    reason: str | None = None
+    duplicate: bool = False
+
+
+class CancelReceipt(Reply, tag="cancelled"):
+    """The cancel is recorded (`cancelled`), or there was nothing to cancel; `status` is the turn's."""
+
+    cancelled: bool
+    turn_id: TurnId | None
+    status: str | None
+
+
+class Following(Reply, tag="following"):
+    """From now on events after `latest` are on the line. `active_turn` is running or next to run."""
+
+    epoch: int
+    latest: int
+    active_turn: TurnId | None
+    running: bool
+
+
+class Buffered(Reply, tag="buffered"):
+    """Events after the cursor, or none with `too_old`: everything up to `base` is in the store."""
+
+    events: tuple[Event, ...]
+    base: int
+    latest: int
+    too_old: bool
+
+
+class Location(Reply, tag="location"):
+    """The session actor to ask."""
+
+    actor: str
+
+
+class Permit(Reply, tag="permit"):
+    """Held now, or waiting at `position`, or refused for `reason` (neither)."""
+
+    granted: bool
+    waiting: bool = False
+    position: int = 0
+    reason: str | None = None
+
+
+class Description(Reply, tag="description"):
+    """Numbers of a process; `gauges` by metric name, `info` for people."""
+
+    gauges: dict[str, float]
+    info: dict[str, Any] = {}
+
+
+AnyCommand = (
+    Submit
+    | CancelTurn
+    | Follow
+    | Unfollow
+    | ReadBuffer
+    | OpenSession
+    | DropSession
+    | Grant
+    | Describe
+    | Drain
+    | Locate
+    | RegisterActor
+    | Acquire
+    | Release
+    | Passivated
+    | RegisterGateway
+    | TokenEnded
+    | Batch
+    | Report
+    | Sweep
+)
+AnyReply = (
+    Done
+    | Failed
+    | Submitted
+    | CancelReceipt
+    | Following
+    | Buffered
+    | Location
+    | Permit
+    | Description
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
+_replies: msgspec.msgpack.Decoder[AnyReply] = msgspec.msgpack.Decoder(AnyReply)
+
+
+def encode(message: Command | Reply) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_command(data: bytes) -> AnyCommand:
+    return _commands.decode(data)
+
+
+def decode_reply(data: bytes) -> AnyReply:
+    """The reply; a `Failed` is raised as the error it stands for."""
+    reply = _replies.decode(data)
+    if isinstance(reply, Failed):
+        raise to_error(reply)
+    return reply
+
+
+def to_failed(error: WunderError) -> Failed:
+    return Failed(
+        error=type(error).__name__,
+        message=error.message,
+        hint=error.hint,
+        field=error.field,
+        retry_after_s=error.retry_after_s,
+        detail=error.detail,
+    )
+
+
+def to_error(failed: Failed) -> WunderError:
+    cls = _error_classes().get(failed.error, WunderError)
+    return cls(
+        failed.message,
+        hint=failed.hint,
+        field=failed.field,
+        retry_after_s=failed.retry_after_s,
+        detail=failed.detail,
+    )
+
+
+def _error_classes() -> dict[str, type[WunderError]]:
+    found: dict[str, type[WunderError]] = {}
+    pending: list[type[WunderError]] = [WunderError]
+    while pending:
+        cls = pending.pop()
+        found[cls.__name__] = cls
+        pending.extend(cls.__subclasses__())
+    return found

@@ -1,0 +1,249 @@
+"""One open session: takes commands, and is the session's lock.
+
+Accepting, starting and cancelling happen on one event loop in the order they came. Everything durable goes through
+`SessionStream.commit` under the session's fence; when a commit shows that another owner has the session, or the
+database stays away, the runner gives the session up (`abandon`): whoever opens it next finds the truth in the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from actors.errors import SessionNotFound, StorageUnavailable, UserBusy, UserQuotaExceeded, WunderError
+from actors.event_buffer import EventBuffer
+from actors.events import VOLATILE_KINDS
+from actors.handles import DirectoryHandle
+from actors.lines import OutgoingLine
+from actors.logs import log
+from actors.messages import Buffered, CancelReceipt, Following, Submit, Submitted
+from actors.session import Enqueue, Numbers, Refuse, RunningTurn, Session
+from actors.session_stream import Draft, SessionStream
+from actors.turn_queue import TurnQueue, request_cursor
+from actors.turn_runner import Services
+from storage.records import OpenedSession, SessionId, TurnId, UserId
+from storage.stream_event_writer import StreamEventWriter
+
+
+class SessionRunner:
+    """One open session under one epoch."""
+
+    def __init__(
+        self,
+        services: Services,
+        opened: OpenedSession,
+        writer: StreamEventWriter,
+        directory: DirectoryHandle,
+        *,
+        actor: str,
+        on_abandoned: Callable[[SessionId], None],
+    ) -> None:
+        settings = services.settings.sessions
+        self._services = services
+        self._opened = opened
+        self._on_abandoned = on_abandoned
+        self.session = Session(opened, max_queued=settings.max_queued_per_session)
+        numbers = Numbers(
+            first=opened.first_seq, reserved=opened.session.reserved_seq, block=settings.seq_block
+        )
+        buffer = EventBuffer(
+            base=opened.first_seq - 1,
+            max_events=settings.buffer_events,
+            max_bytes=settings.buffer_bytes,
+        )
+        self.stream = SessionStream(
+            self.session.fence, numbers, buffer, writer, services.store, services.clock
+        )
+        self.turns = TurnQueue(
+            services, opened, self.session, self.stream, directory, actor=actor, abandon=self.abandon
+        )
+        self._abandoned = False
+        self.touched_s = services.clock.monotonic_s()
+
+    async def begin(self) -> None:
+        """Announce what the last owner left undone, and go on with it."""
+        opened = self._opened
+        if opened.first_seq > opened.last_seq + 1:
+            turn_id = opened.running.turn_id if opened.running else TurnId("")
+            data = {"to_event_id": await self._last_durable(), "reason": "owner_changed"}
+            await self.stream.commit([Draft("rewind", turn_id, data)], self.stream.append)
+        await self.poke()
+
+    async def poke(self) -> None:
+        """Go on with what waits, if nothing runs (after opening, or when a permit could not be asked for)."""
+        if self.session.busy and self.session.running is None and not self.turns.lock.locked():
+            async with self.turns.lock:
+                await self.turns.advance()
+
+    async def _last_durable(self) -> int:
+        """The last event that counts: what was announced before its commit is taken back."""
+        task = self._opened.running
+        if task is None:
+            return self._opened.last_seq
+        after = last = request_cursor(task)
+        while True:
+            page = await self._services.store.read_events(
+                self.session.session_id, after=after, limit=500, max_bytes=4_194_304
+            )
+            if not page:
+                return last
+            after = page[-1].seq
+            durable = [e.seq for e in page if e.kind not in VOLATILE_KINDS]
+            last = durable[-1] if durable else last
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to run and nobody listening."""
+        return not self.session.busy and not self.stream.lines and not self.turns.lock.locked()
+
+    async def leave(self) -> None:
+        """Give the session up cleanly: everything stored, unused numbers returned."""
+        async with self.turns.lock:
+            await self.stream.settle()
+            await self._services.store.close_session(
+                self.session.fence, last_seq=self.stream.numbers.last
+            )
+            self._abandoned = self.turns.stopped = True
+            self.stream.close()
+
+    async def drain(self) -> None:
+        """Start no further turn; return when none runs."""
+        self.turns.stopped = True
+        if self.turns.task is not None:
+            await asyncio.wait([self.turns.task])
+
+    def abandon(self, reason: str) -> None:
+        """Stop at once and write nothing more; another owner has, or will have, the session."""
+        if self._abandoned:
+            return
+        self._abandoned = self.turns.stopped = True
+        log.warning("session_abandoned", session=self.session.session_id, reason=reason)
+        self.stream.close()
+        if self.turns.task is not None and self.turns.task is not asyncio.current_task():
+            self.turns.task.cancel()
+        self._on_abandoned(self.session.session_id)
+
+    def authorize(self, user_id: UserId | None) -> None:
+        """A session of somebody else does not exist."""
+        if user_id is not None and user_id != self.session.user_id:
+            raise SessionNotFound("there is no such session")
+
+    async def submit(self, command: Submit) -> Submitted:
+        """Accept a turn: when this returns it is durable."""
+        self.authorize(command.user_id)
+        self.touched_s = self._services.clock.monotonic_s()
+        async with self.turns.lock:
+            self._check_open()
+            try:
+                return await self._submit(command)
+            except WunderError:
+                if not self.session.busy and not self._abandoned:
+                    with contextlib.suppress(WunderError):
+                        await self.turns.advance()
+                raise
+
+    async def _submit(self, command: Submit) -> Submitted:
+        turns = self.turns
+        decision = self.session.on_submit(command.busy)
+        if not isinstance(decision, Enqueue) and self.session.busy:
+            # A repeated request gets its first answer even when the session is busy with it.
+            earlier = await turns.earlier(command)
+            if earlier is not None:
+                return turns.duplicate(earlier)
+        if isinstance(decision, Refuse):
+            raise _refusal(decision)
+        if isinstance(decision, Enqueue):
+            return await turns.enqueue(command, decision)
+        permit = await turns.acquire(wait=command.busy != "reject")
+        if permit.granted:
+            return await turns.start_new(command)
+        reason = permit.reason or "service_limit"
+        if permit.waiting:
+            return await turns.enqueue(command, Enqueue(permit.position, reason))
+        if command.busy == "reject":
+            raise UserBusy("all permits are in use", detail={"reason": reason}, retry_after_s=1.0)
+        raise UserQuotaExceeded("the queue is full", detail={"reason": reason}, retry_after_s=1.0)
+
+    async def cancel(self, user_id: UserId | None, turn_id: TurnId | None) -> CancelReceipt:
+        """Cancel a turn; the receipt is given once it is recorded, and then it is final."""
+        self.authorize(user_id)
+        running = self.session.running
+        if running is not None and turn_id in (None, running.turn_id):
+            return await self._cancel_running(running)
+        async with self.turns.lock:
+            self._check_open()
+            wanted = turn_id or self.session.active_turn
+            queued = self.session.find_queued(wanted)
+            if queued is not None:
+                self.session.queue.remove(queued)
+                await self.turns.finish_queued(queued)
+                await self.turns.advance()
+                return CancelReceipt(cancelled=True, turn_id=wanted, status="cancelled")
+            crashed = self.session.crashed
+            if crashed is not None and crashed.turn_id == wanted:
+                await self._services.store.request_cancel(crashed.turn_id)
+                return CancelReceipt(cancelled=True, turn_id=wanted, status="cancelled")
+        task = await self._services.store.get_task(wanted) if wanted else None
+        if task is None or task.session_id != self.session.session_id:
+            return CancelReceipt(cancelled=False, turn_id=None, status=None)
+        return CancelReceipt(cancelled=False, turn_id=wanted, status=task.status)
+
+    async def _cancel_running(self, running: RunningTurn) -> CancelReceipt:
+        if not running.finishing:
+            running.token.cancel("cancelled")
+            reason = running.token.reason or "cancelled"
+            await self._services.store.request_cancel(running.turn_id)
+            return CancelReceipt(cancelled=True, turn_id=running.turn_id, status=reason)
+        # Its end is being recorded now: whichever it is, it is final.
+        if self.turns.task is not None:
+            await asyncio.wait([self.turns.task])
+        cancelled = running.status in ("cancelled", "interrupted")
+        return CancelReceipt(cancelled=cancelled, turn_id=running.turn_id, status=running.status)
+
+    def follow(self, user_id: UserId | None, line: OutgoingLine, gateway: str) -> Following:
+        """From now on the session's events are on this line."""
+        self.authorize(user_id)
+        self._check_open()
+        self.stream.lines[gateway] = line
+        line.sessions.add(self.session.session_id)
+        return Following(
+            epoch=self.session.fence.epoch,
+            latest=self.stream.latest,
+            active_turn=self.session.active_turn,
+            running=self.session.busy,
+        )
+
+    def unfollow(self, gateway: str) -> None:
+        """Nobody listens on this line any more."""
+        line = self.stream.lines.pop(gateway, None)
+        if line is not None:
+            line.sessions.discard(self.session.session_id)
+        self.touched_s = self._services.clock.monotonic_s()
+
+    def read(self, after: int, max_bytes: int) -> Buffered:
+        """Events after a cursor, from memory."""
+        events = self.stream.buffer.after(after, max_bytes)
+        return Buffered(
+            events=events or (),
+            base=self.stream.buffer.base,
+            latest=self.stream.latest,
+            too_old=events is None,
+        )
+
+    async def grant(self) -> None:
+        """The permit this session waited for is here."""
+        async with self.turns.lock:
+            self.session.permit = "held"
+            await self.turns.advance()
+
+    def _check_open(self) -> None:
+        if self.turns.stopped:
+            raise StorageUnavailable("the session is moving to another owner", retry_after_s=0.2)
+
+
+def _refusal(decision: Refuse) -> WunderError:
+    detail = {"reason": decision.reason}
+    if decision.quota:
+        return UserQuotaExceeded("the session's queue is full", detail=detail, retry_after_s=1.0)
+    return UserBusy("the session is busy with another turn", detail=detail, retry_after_s=1.0)

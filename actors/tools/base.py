@@ -1,0 +1,48 @@
+"""What a tool is to a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from actors.cancellation import CancellationToken
+
+
+class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a running tool knows of its turn; `key` is the same at each repetition of this call."""
+
+    session_id: str
+    turn_id: str
+    user_id: str
+    call_id: str
+    key: str
+    token: CancellationToken
+    output: Callable[[str], None]
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model reads. `data` is JSON-ready."""
+
+    ok: bool
+    data: Any = None
+    error: str | None = None
+
+
+class Tool(Protocol):
+    """A function the model may call.
+
+    `parallel_safe`: may run beside others of the same round. `repeat_safe`: may run again when a crash left its
+    outcome unknown. `arguments` is the msgspec Struct type that decodes the call's arguments.
+    """
+
+    name: str
+    description: str
+    parallel_safe: bool
+    repeat_safe: bool
+    timeout_s: float
+    arguments: type[msgspec.Struct]
+
+    async def run(self, arguments: Any, context: ToolContext) -> ToolResult:
+        """Do it. `ToolError` becomes a failed result; `context.token` ends it (cancellation reaches the await)."""

@@ -1,0 +1,123 @@
+"""Messages of a transcript in the shape of chat completions, and the window of them that a model is shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from actors.models.base import Completed, ToolCall, Usage
+from actors.tools.base import ToolResult
+from storage.records import MessageRecord
+
+_CHARS_PER_TOKEN = 4
+_PER_MESSAGE_TOKENS = 4
+
+
+def user_message(content: str, attachments: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """A question with its attachments (text as text, pictures as data URLs)."""
+    if not attachments:
+        return {"role": "user", "content": content}
+    parts: list[dict[str, Any]] = [{"type": "text", "text": content}]
+    for attachment in attachments:
+        kind = attachment.get("content_type") or "text/plain"
+        if kind.startswith("image/"):
+            parts.append({"type": "image_url", "image_url": {"url": attachment["content"]}})
+        else:
+            parts.append({"type": "text", "text": f"[{attachment.get('name') or kind}]\n{attachment['content']}"})
+    return {"role": "user", "content": parts}
+
+
+def assistant_message(completed: Completed) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": completed.content}
+    if completed.reasoning:
+        message["reasoning"] = completed.reasoning
+    if completed.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": call.call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in completed.tool_calls
+        ]
+    message["usage"] = msgspec.to_builtins(completed.usage)
+    return message
+
+
+def partial_message(text: str, reasoning: str) -> dict[str, Any]:
+    """What a model had said when its round was cut off: kept for the reader, marked."""
+    message: dict[str, Any] = {"role": "assistant", "content": text, "partial": True}
+    if reasoning:
+        message["reasoning"] = reasoning
+    return message
+
+
+def tool_message(call: ToolCall, result: ToolResult) -> dict[str, Any]:
+    content = result.data if result.ok else {"error": result.error}
+    text = content if isinstance(content, str) else msgspec.json.encode(content).decode()
+    return {"role": "tool", "tool_call_id": call.call_id, "name": call.name, "content": text}
+
+
+def for_model(message: dict[str, Any]) -> dict[str, Any]:
+    """Without what is for readers only."""
+    if not {"usage", "partial", "reasoning"} & message.keys():
+        return message
+    return {k: v for k, v in message.items() if k not in {"usage", "partial", "reasoning"}}
+
+
+def window(
+    history: list[dict[str, Any]], system_prompt: str, max_context: int
+) -> tuple[list[dict[str, Any]], int]:
+    """The system prompt and the newest messages that fit `max_context` tokens (estimated), and their size.
+
+    The newest question is always shown, and a tool's result never without the round that asked for it.
+    """
+    tokens = estimate({"content": system_prompt})
+    chosen: list[dict[str, Any]] = []
+    for message in reversed(history):
+        size = estimate(message)
+        if chosen and tokens + size > max_context and any(m["role"] == "user" for m in chosen):
+            break
+        chosen.append(for_model(message))
+        tokens += size
+    chosen.reverse()
+    start = next((i for i, m in enumerate(chosen) if m["role"] == "user"), 0)
+    shown = chosen[start:]
+    return ([{"role": "system", "content": system_prompt}, *shown] if system_prompt else shown), tokens
+
+
+def estimate(message: dict[str, Any]) -> int:
+    """About how many tokens a message has."""
+    content = message.get("content") or ""
+    length = len(content) if isinstance(content, str) else len(str(content))
+    for call in message.get("tool_calls", ()):
+        length += len(call["function"]["arguments"]) + len(call["function"]["name"])
+    return length // _CHARS_PER_TOKEN + _PER_MESSAGE_TOKENS
+
+
+class Unfinished(msgspec.Struct, frozen=True):
+    """Where a turn stood when its owner died: the next round, the calls without a result, the tokens so far."""
+
+    next_round: int
+    open_calls: tuple[ToolCall, ...]
+    usage: Usage
+
+
+def unfinished(records: list[MessageRecord], bodies: list[dict[str, Any]], turn_id: str) -> Unfinished:
+    """Read off the committed messages of a turn what is left to do."""
+    usage, last_round = Usage(), 0
+    calls: dict[str, ToolCall] = {}
+    for record, body in zip(records, bodies, strict=True):
+        if record.turn_id != turn_id:
+            continue
+        if body["role"] == "assistant":
+            last_round = record.round
+            usage = usage + msgspec.convert(body.get("usage") or {}, Usage)
+            calls = {
+                c["id"]: ToolCall(c["id"], c["function"]["name"], c["function"]["arguments"])
+                for c in body.get("tool_calls", ())
+            }
+        elif body["role"] == "tool":
+            calls.pop(body["tool_call_id"], None)
+    return Unfinished(last_round + 1, tuple(calls.values()), usage)

@@ -1,0 +1,97 @@
+"""Token buckets and last-used maps: bounded in memory, and emptied by their own use."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+from actors.clock import Clock
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_SWEPT_PER_USE = 2
+
+
+class RecentMap(Generic[K, V]):
+    """At most `max_entries`; forgets what was not written for `keep_s`; each write sweeps a little."""
+
+    def __init__(self, clock: Clock, *, keep_s: float, max_entries: int) -> None:
+        self._clock = clock
+        self._keep_s = keep_s
+        self._max_entries = max_entries
+        self._items: OrderedDict[K, tuple[float, V]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, key: K) -> V | None:
+        item = self._items.get(key)
+        if item is None or self._is_old(item[0]):
+            return None
+        return item[1]
+
+    def put(self, key: K, value: V) -> None:
+        self._items[key] = (self._clock.monotonic_s(), value)
+        self._items.move_to_end(key)
+        while len(self._items) > self._max_entries:
+            self._items.popitem(last=False)
+        self.sweep(_SWEPT_PER_USE)
+
+    def pop(self, key: K) -> V | None:
+        item = self._items.pop(key, None)
+        return None if item is None else item[1]
+
+    def sweep(self, limit: int | None = None) -> None:
+        """Forget old entries, oldest first, at most `limit` of them."""
+        removed = 0
+        while self._items and (limit is None or removed < limit):
+            key, (written_s, _) = next(iter(self._items.items()))
+            if not self._is_old(written_s):
+                return
+            del self._items[key]
+            removed += 1
+
+    def _is_old(self, written_s: float) -> bool:
+        return self._clock.monotonic_s() - written_s >= self._keep_s
+
+
+class TokenBuckets:
+    """A bucket per key: `burst` at once, then `rate_per_minute`. A full bucket is forgotten."""
+
+    def __init__(
+        self, clock: Clock, *, rate_per_minute: float, burst: int, max_entries: int = 65_536
+    ) -> None:
+        self._clock = clock
+        self._rate_per_s = rate_per_minute / 60
+        self._burst = float(burst)
+        self._levels: RecentMap[str, tuple[float, float]] = RecentMap(
+            clock, keep_s=self._burst / self._rate_per_s, max_entries=max_entries
+        )
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def take(self, key: str) -> float:
+        """Take one; 0.0 if there was one, else (nothing taken) the seconds until there is."""
+        level = self.level(key)
+        if level < 1:
+            return (1 - level) / self._rate_per_s
+        self._levels.put(key, (self._clock.monotonic_s(), level - 1))
+        return 0.0
+
+    def give_back(self, key: str) -> None:
+        """Undo one `take`."""
+        self._levels.put(key, (self._clock.monotonic_s(), min(self._burst, self.level(key) + 1)))
+
+    def level(self, key: str) -> float:
+        """How many are left now."""
+        state = self._levels.get(key)
+        if state is None:
+            return self._burst
+        since_s, level = state
+        return min(self._burst, level + (self._clock.monotonic_s() - since_s) * self._rate_per_s)
+
+    def sweep(self) -> None:
+        """Forget every bucket that is full again."""
+        self._levels.sweep()

@@ -1,0 +1,148 @@
+"""What single settings cannot say: the rules between them. Each rule names the keys that it reads."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.settings import Settings, is_loopback
+from gateway.settings_report import Problem, hide_password, shown
+
+_STORES = ("sqlite", "postgresql", "postgres")
+
+
+def check(settings: Settings) -> Iterator[Problem]:
+    """Every broken rule, under the key that should change."""
+    for rule in _RULES:
+        yield from rule(settings)
+
+
+def _models(settings: Settings) -> Iterator[Problem]:
+    known = ", ".join(sorted(settings.llm.models)) or "none"
+    if settings.llm.default not in settings.llm.models:
+        yield Problem("llm.default", f"expected a name in llm.models ({known}), got {settings.llm.default!r}")
+    for name, agent in settings.llm.agents.items():
+        if agent.model and agent.model not in settings.llm.models:
+            key = f"llm.agents.{name}.model"
+            yield Problem(key, f"expected a name in llm.models ({known}) or nothing, got {agent.model!r}")
+    for name, model in settings.llm.models.items():
+        key = f"llm.models.{name}"
+        if model.max_output >= model.max_context:
+            yield Problem(
+                f"{key}.max_output",
+                f"must be below max_context ({model.max_context})",
+                reads=(f"{key}.max_context",),
+            )
+        if model.provider != "openai":
+            continue
+        if not model.model:
+            what = "is needed with provider openai: the upstream's name of the model"
+            yield Problem(f"{key}.model", what, reads=(f"{key}.provider",))
+        if not _is_http(model.base_url):
+            what = "with provider openai expected a URL such as https://host/v1"
+            yield Problem(f"{key}.base_url", f"{what}, got {shown('base_url', model.base_url)}")
+
+
+def _leases(settings: Settings) -> Iterator[Problem]:
+    sessions = settings.sessions
+    if not sessions.lease_renew_s < sessions.lease_stop_s < sessions.lease_s:
+        what = "expected lease_renew_s < lease_stop_s < lease_s"
+        got = f"got {sessions.lease_renew_s:g}, {sessions.lease_stop_s:g}, {sessions.lease_s:g}"
+        what = f"{what} (an owner stops before its lease ends), {got}"
+        yield Problem("sessions.lease_stop_s", what, reads=("sessions.lease_renew_s", "sessions.lease_s"))
+    writer = sessions.event_writer
+    if writer.batch_size > writer.max_pending:
+        key = "sessions.event_writer.batch_size"
+        what = f"must not be above max_pending ({writer.max_pending}), got {writer.batch_size}"
+        yield Problem(key, what, reads=("sessions.event_writer.max_pending",))
+
+
+def _storage(settings: Settings) -> Iterator[Problem]:
+    url = settings.storage.url
+    scheme, separator, rest = url.partition("://")
+    if scheme == "sqlite" and rest.lstrip("/").startswith(":memory:"):
+        yield Problem("storage.url", "a database in memory belongs to one process; name a file")
+    elif not separator or scheme not in _STORES or not rest.strip("/") or _is_relative(scheme, rest):
+        what = "expected sqlite:///path/to/file or postgresql://user:password@host/database"
+        yield Problem("storage.url", f"{what}, got {hide_password(url)!r}")
+
+
+def _listening(settings: Settings) -> Iterator[Problem]:
+    server = settings.server
+    if bool(server.tls_cert) != bool(server.tls_key):
+        missing, given = ("tls_key", "tls_cert") if server.tls_cert else ("tls_cert", "tls_key")
+        yield Problem(f"server.{missing}", f"is needed with {given}", reads=(f"server.{given}",))
+    for name in ("tls_cert", "tls_key"):
+        path = getattr(server, name)
+        if path and not Path(path).is_file():
+            yield Problem(f"server.{name}", f"there is no file {path!r}")
+    if is_loopback(server.host) or server.behind_proxy or server.tls_cert:
+        return
+    what = (
+        f"must be true to listen on {server.host!r} without TLS: passwords would cross the network in clear"
+    )
+    yield Problem(
+        "server.behind_proxy", f"{what}; set it behind a proxy that does TLS, or set tls_cert, tls_key"
+    )
+
+
+def _networks(settings: Settings) -> Iterator[Problem]:
+    for proxy in settings.server.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            what = f"expected addresses or networks such as 10.0.0.0/8, got {proxy!r}"
+            yield Problem("server.trusted_proxies", what)
+    for origin in settings.gateway.allowed_origins:
+        parts = urlsplit(origin)
+        if not _is_http(origin) or parts.path or parts.query or parts.fragment or "*" in origin:
+            what = f"expected origins such as https://chat.example.org, got {origin!r}"
+            yield Problem("gateway.allowed_origins", what)
+
+
+def _secrets(settings: Settings) -> Iterator[Problem]:
+    password, least = settings.security.bootstrap_admin_password, settings.auth.password_min_length
+    if password and len(password) < least:
+        what = f"is shorter than auth.password_min_length ({least})"
+        yield Problem("security.bootstrap_admin_password", what, reads=("auth.password_min_length",))
+    key = settings.security.api_key
+    if key and len(key) < 16 and not is_loopback(settings.server.host):
+        what = "expected at least 16 characters when others can reach the gateway: it opens everything"
+        yield Problem("security.api_key", what, reads=("server.host",))
+
+
+def _deadlines(settings: Settings) -> Iterator[Problem]:
+    gateway = settings.gateway
+    if gateway.owner_timeout_s >= gateway.request_timeout_s:
+        what = f"must be below request_timeout_s ({gateway.request_timeout_s:g})"
+        yield Problem(
+            "gateway.owner_timeout_s",
+            f"{what}, got {gateway.owner_timeout_s:g}",
+            reads=("gateway.request_timeout_s",),
+        )
+
+
+def _is_relative(scheme: str, rest: str) -> bool:
+    """`sqlite://file` looks as if `file` were a host."""
+    return scheme == "sqlite" and not rest.startswith("/")
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+_RULES: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
+    _models,
+    _leases,
+    _storage,
+    _listening,
+    _networks,
+    _secrets,
+    _deadlines,
+)

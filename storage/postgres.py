@@ -1,0 +1,263 @@
+"""Postgres through asyncpg: a bounded pool, deadlines on both sides, and the one place that reads driver errors.
+
+Deadlines: the server ends a statement after `command_timeout_s`; the client gives up a little later, for a server
+that does not answer at all, and then drops the connection instead of waiting for its cancellation. A client that
+stops inside a transaction loses it (and its row locks) after IDLE_IN_TRANSACTION_MS, well within a lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal, TypeVar
+
+import asyncpg
+
+from storage.database import Args, Meter, Row, SilentObserver, StorageObserver, settle
+from storage.errors import Conflict, StorageError, StorageFull, StorageUnavailable, WunderError
+from storage.settings import StorageSettings
+from storage.statements import load
+
+T = TypeVar("T")
+
+IDLE_IN_TRANSACTION_MS = 5_000
+CLIENT_GRACE_S = 0.2
+MIGRATION_TIMEOUT_S = 600.0
+RETRY_AFTER_S = 1.0
+
+_UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timeout
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,  # deadlock, serialization
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a failover is under way
+    asyncpg.LockNotAvailableError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
+
+class PostgresTransaction:
+    """Named queries on one connection."""
+
+    def __init__(self, connection: Any, meter: Meter, *, timeout_s: float) -> None:
+        self._connection = connection
+        self._meter = meter
+        self._timeout_s = timeout_s
+        self._queries = load("postgres")
+
+    async def fetch(self, name: str, *args: Any) -> Sequence[Row]:
+        call = self._connection.fetch(self._queries[name], *args, timeout=self._timeout_s)
+        rows: Sequence[Row] = await self._run(name, call)
+        return rows
+
+    async def fetchrow(self, name: str, *args: Any) -> Row | None:
+        call = self._connection.fetchrow(self._queries[name], *args, timeout=self._timeout_s)
+        row: Row | None = await self._run(name, call)
+        return row
+
+    async def execute(self, name: str, *args: Any) -> int:
+        call = self._connection.execute(self._queries[name], *args, timeout=self._timeout_s)
+        return _rows_changed(await self._run(name, call))
+
+    async def execute_rows(self, name: str, rows: Sequence[Args]) -> int:
+        return await self.execute(name, *zip(*rows, strict=True)) if rows else 0
+
+    async def execute_script(self, script: str) -> None:
+        """Run statements without parameters."""
+        await self._run("execute_script", self._connection.execute(script, timeout=self._timeout_s))
+
+    async def begin(self) -> None:
+        """Open the transaction."""
+        await settle(self._run("begin", self._connection.execute("BEGIN", timeout=self._timeout_s)))
+
+    async def end(self, verb: Literal["COMMIT", "ROLLBACK"]) -> None:
+        """Close the transaction, whatever happens to the caller."""
+        call = self._connection.execute(verb, timeout=self._timeout_s)
+        await settle(self._run(verb.lower(), call))
+
+    async def _run(self, name: str, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await self._meter.timed(name, call)
+        except Exception as error:
+            if isinstance(error, TimeoutError):
+                self._connection.terminate()
+            raise translate(error) from error
+
+
+class PostgresDatabase:
+    """A `Database` on a Postgres server."""
+
+    dialect: Literal["postgres"] = "postgres"
+
+    def __init__(self, settings: StorageSettings, observer: StorageObserver | None = None) -> None:
+        self._settings = settings
+        self._meter = Meter(observer or SilentObserver(), slow_statement_ms=settings.slow_statement_ms)
+        self._pool: Any = None
+        self._reserved: Any = None
+        self._reserved_lock = asyncio.Lock()
+
+    def array(self, values: Sequence[Any]) -> list[Any]:
+        return list(values)
+
+    async def open(self) -> None:
+        if self._pool is not None:
+            return
+        pool = asyncpg.create_pool(
+            min_size=1, max_size=self._settings.pool_size, reset=_keep_session, **self._connect_options()
+        )
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                self._pool = await pool
+        except Exception as error:
+            pool.terminate()
+            raise translate(error) from error
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            reserved.terminate()
+        if pool is not None:
+            try:
+                async with asyncio.timeout(self._settings.command_timeout_s):
+                    await pool.close()
+            except Exception:
+                pool.terminate()
+
+    async def fetch(self, name: str, *args: Any) -> Sequence[Row]:
+        async with self._connection() as connection:
+            return await connection.fetch(name, *args)
+
+    async def fetchrow(self, name: str, *args: Any) -> Row | None:
+        async with self._connection() as connection:
+            return await connection.fetchrow(name, *args)
+
+    async def execute(self, name: str, *args: Any) -> int:
+        async with self._connection() as connection:
+            return await connection.execute(name, *args)
+
+    async def execute_rows(self, name: str, rows: Sequence[Args]) -> int:
+        async with self._connection() as connection:
+            return await connection.execute_rows(name, rows)
+
+    async def execute_reserved(self, name: str, *args: Any) -> int:
+        async with self._reserved_lock:
+            if self._reserved is None or self._reserved.is_closed():
+                connecting = asyncpg.connect(**self._connect_options())
+                self._reserved = await _translated(connecting)
+            return await self._over(self._reserved).execute(name, *args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PostgresTransaction]:
+        async with self._connection() as connection, _transaction(connection):
+            yield connection
+
+    @asynccontextmanager
+    async def migration(self) -> AsyncIterator[PostgresTransaction]:
+        async with self._acquired() as raw:
+            connection = PostgresTransaction(raw, self._meter, timeout_s=MIGRATION_TIMEOUT_S)
+            async with _transaction(connection):
+                await connection.execute_script(
+                    "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+                )
+                yield connection
+
+    def statements(self) -> Mapping[str, int]:
+        return dict(self._meter.counts)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PostgresTransaction]:
+        async with self._acquired() as raw:
+            yield self._over(raw)
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Any]:
+        if self._pool is None:
+            raise StorageUnavailable("the store is not open")
+        pool, started = self._pool, time.perf_counter()
+        try:
+            raw = await _translated(pool.acquire(timeout=self._settings.pool_wait_s))
+        finally:
+            self._meter.pool_wait(time.perf_counter() - started)
+        try:
+            yield raw
+        finally:
+            with suppress(Exception):  # a connection that cannot be given back is dropped by the pool
+                await pool.release(raw, timeout=self._settings.pool_wait_s)
+
+    def _over(self, raw: Any) -> PostgresTransaction:
+        timeout_s = self._settings.command_timeout_s + CLIENT_GRACE_S
+        return PostgresTransaction(raw, self._meter, timeout_s=timeout_s)
+
+    def _connect_options(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "dsn": settings.url,
+            "timeout": settings.connect_timeout_s,
+            "command_timeout": settings.command_timeout_s + CLIENT_GRACE_S,
+            "server_settings": {
+                "application_name": "wunder",
+                "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
+                "statement_timeout": str(max(1, int(settings.command_timeout_s * 1000))),
+                "jit": "off",
+            },
+        }
+
+
+async def _keep_session(_connection: Any) -> None:
+    """Spare the RESET ALL round trip: our statements change no session state."""
+
+
+@asynccontextmanager
+async def _transaction(connection: PostgresTransaction) -> AsyncIterator[None]:
+    try:
+        await connection.begin()
+        yield
+    except BaseException:
+        with suppress(WunderError):  # the connection is gone, and its transaction with it
+            await connection.end("ROLLBACK")
+        raise
+    await connection.end("COMMIT")
+
+
+async def _translated(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except Exception as error:
+        raise translate(error) from error
+
+
+def _rows_changed(tag: str) -> int:
+    count = tag.rpartition(" ")[2]
+    return int(count) if count.isdigit() else 0
+
+
+def translate(error: Exception) -> Exception:
+    """Our error for one of the driver's; its text names the kind of failure, never data or credentials."""
+    kind = type(error).__name__
+    match error:
+        case WunderError():
+            return error
+        case asyncpg.DiskFullError():
+            return StorageFull("Postgres has no room to write", retry_after_s=RETRY_AFTER_S)
+        case asyncpg.IntegrityConstraintViolationError():
+            constraint = getattr(error, "constraint_name", None)
+            return Conflict(f"the database refused the write: {kind}", detail={"constraint": constraint})
+        case asyncpg.InterfaceError() if not _is_closed(error):
+            return StorageError(f"Postgres driver error: {kind}")
+        case asyncpg.InterfaceError():
+            return StorageUnavailable("the connection to Postgres is closed", retry_after_s=RETRY_AFTER_S)
+        case _ if isinstance(error, _UNAVAILABLE):
+            return StorageUnavailable(f"Postgres did not answer: {kind}", retry_after_s=RETRY_AFTER_S)
+        case _:
+            return StorageError(f"Postgres error: {kind} {getattr(error, 'sqlstate', '')}".rstrip())
+
+
+def _is_closed(error: Exception) -> bool:
+    text = str(error)
+    return any(word in text for word in ("closed", "closing", "released"))

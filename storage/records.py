@@ -1,0 +1,169 @@
+"""Rows as frozen structs: what the store takes and gives.
+
+Times are integers in microseconds since the epoch (UTC). JSON columns are `bytes` of UTF-8 JSON text.
+A *turn* and its *agent task* are one record with one id: `TaskRecord.turn_id`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NewType
+
+import msgspec
+
+UserId = NewType("UserId", str)
+SessionId = NewType("SessionId", str)
+TurnId = NewType("TurnId", str)
+OwnerId = NewType("OwnerId", str)
+
+TaskStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
+TerminalStatus = Literal["succeeded", "failed", "cancelled", "interrupted"]
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A person who can sign in; `password_hash` is an argon2id PHC string."""
+
+    user_id: UserId
+    username: str
+    password_hash: str
+    email: str | None = None
+    is_admin: bool = False
+    created_us: int
+
+
+class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed-in device; only the SHA-256 (hex) of its token is stored."""
+
+    token_hash: str
+    user_id: UserId
+    created_us: int
+    expires_us: int
+
+
+class TicketRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A single-use credential for a browser's WebSocket or EventSource; stored as a SHA-256 (hex).
+
+    `token_hash` is the token it was issued from, so that ending the token ends its connections.
+    """
+
+    ticket_hash: str
+    user_id: UserId
+    token_hash: str
+    expires_us: int
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One conversation. `reserved_seq` is the greatest event number its owners may have used."""
+
+    session_id: SessionId
+    user_id: UserId
+    title: str = ""
+    agent_id: str | None = None
+    archived: bool = False
+    created_us: int
+    updated_us: int
+    owner_id: OwnerId | None = None
+    epoch: int = 0
+    reserved_seq: int = 0
+    message_count: int = 0
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """The right under which an owner writes: refused with `StaleEpoch` once the session's epoch has grown."""
+
+    session_id: SessionId
+    epoch: int
+
+
+class MessageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a session's transcript.
+
+    `position` grows by one per session. `body` is JSON in the shape of a chat-completions message:
+    {"role", "content", "reasoning"?, "tool_calls"?, "tool_call_id"?, "name"?, "usage"?, "partial"?}.
+    """
+
+    session_id: SessionId
+    position: int
+    turn_id: TurnId
+    round: int
+    role: Role
+    body: bytes
+    created_us: int
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored event. A coalesced run of deltas covers `first_seq..seq`; otherwise both are equal.
+
+    `data` is the JSON object of the event's fields. `parts` (only with `first_seq < seq`) is JSON
+    `[[field, length], ...]`, one pair per number in the range: the field the delta went to and its length in
+    characters, so that a reader whose cursor lies inside the range gets the rest and nothing twice.
+    """
+
+    session_id: SessionId
+    first_seq: int
+    seq: int
+    turn_id: TurnId
+    kind: str
+    data: bytes
+    parts: bytes | None = None
+    created_us: int
+
+
+class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The durable record of one turn: who asked, what, state, attempts.
+
+    `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the
+    owner. `request` is the accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
+    """
+
+    turn_id: TurnId
+    session_id: SessionId
+    user_id: UserId
+    status: TaskStatus
+    attempt: int = 0
+    crashes: int = 0
+    cancel_requested: bool = False
+    request: bytes
+    idempotency_key: str | None = None
+    answer: str | None = None
+    error: bytes | None = None
+    usage: bytes | None = None
+    stop_reason: str | None = None
+    last_round: int = 0
+    created_us: int
+    started_us: int | None = None
+    finished_us: int | None = None
+
+
+class OpenedSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new owner gets with the session: its epoch, its numbers, and the turns it has to care for.
+
+    The owner may use `first_seq..session.reserved_seq`. `last_seq` is the greatest stored event number: with
+    `first_seq > last_seq + 1` the numbers between were lost with the last owner and the jump must be announced.
+    """
+
+    session: SessionRecord
+    first_seq: int
+    last_seq: int
+    running: TaskRecord | None
+    queued: tuple[TaskRecord, ...]
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of accepting a turn; `duplicate` is the earlier task with the same idempotency key."""
+
+    duplicate: TaskRecord | None = None
+
+
+class SessionPage(msgspec.Struct, frozen=True):
+    """One page of a user's sessions and how many there are in all."""
+
+    total: int
+    items: tuple[SessionRecord, ...]
+
+
+class EventBatch(msgspec.Struct, frozen=True):
+    """Events of one session to append under one fence."""
+
+    fence: Fence
+    events: tuple[EventRecord, ...]

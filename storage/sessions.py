@@ -1,0 +1,141 @@
+"""Conversations: their rows, their transcripts, and how an owner opens and closes one.
+
+open_session: lock the row -> is its owner's lease live? is the caller's? -> epoch + 1
+    every write of the former owner waits for the lock and then finds its epoch stale
+"""
+
+from __future__ import annotations
+
+from storage.database import Runner
+from storage.errors import OwnedElsewhere, SessionNotFound, StaleEpoch
+from storage.records import (
+    Fence,
+    MessageRecord,
+    OpenedSession,
+    OwnerId,
+    SessionId,
+    SessionPage,
+    SessionRecord,
+    TaskRecord,
+    UserId,
+)
+from storage.rows import message_record, plain_text, session_record, task_record
+from storage.topic import StoreTopic
+from storage.turn_writer import stale
+
+MAX_ACTIVE_TASKS = 10_000
+
+
+class SessionTopic(StoreTopic):
+    """The sessions' part of `SessionStorage` in SQL."""
+
+    async def create_session(self, session: SessionRecord) -> SessionRecord:
+        await self._db.execute(
+            "create_session",
+            session.session_id,
+            session.user_id,
+            plain_text(session.title),
+            plain_text(session.agent_id),
+            session.archived,
+            session.created_us,
+            session.updated_us,
+        )
+        stored = await self.get_session(session.session_id)
+        if stored is None or stored.user_id != session.user_id:
+            raise SessionNotFound("there is no such session")
+        return stored
+
+    async def get_session(self, session_id: SessionId) -> SessionRecord | None:
+        row = await self._db.fetchrow("get_session", session_id)
+        return None if row is None else session_record(row)
+
+    async def list_sessions(
+        self, user_id: UserId | None, *, agent_id: str | None, offset: int, limit: int
+    ) -> SessionPage:
+        if user_id is None:
+            total = await self._db.fetchrow("count_sessions", agent_id)
+            rows = await self._db.fetch("list_sessions", agent_id, limit, offset)
+        else:
+            total = await self._db.fetchrow("count_user_sessions", agent_id, user_id)
+            rows = await self._db.fetch("list_user_sessions", agent_id, limit, offset, user_id)
+        return SessionPage(total["total"] if total else 0, tuple(map(session_record, rows)))
+
+    async def update_session(
+        self,
+        session_id: SessionId,
+        *,
+        title: str | None = None,
+        archived: bool | None = None,
+        now_us: int,
+    ) -> SessionRecord | None:
+        row = await self._db.fetchrow("update_session", session_id, plain_text(title), archived, now_us)
+        return None if row is None else session_record(row)
+
+    async def delete_session(self, session_id: SessionId) -> bool:
+        async with self._db.transaction() as tx:
+            existed = await tx.execute("delete_session", session_id) > 0
+            await tx.execute("delete_session_messages", session_id)
+            await tx.execute("delete_session_events", session_id)
+            await tx.execute("delete_session_tasks", session_id)
+        return existed
+
+    async def open_session(
+        self, session_id: SessionId, owner_id: OwnerId, *, seq_block: int, now_us: int
+    ) -> OpenedSession:
+        async with self._db.transaction() as tx:
+            await _check_takeover(tx, session_id, owner_id)
+            row = await tx.fetchrow("open_session", session_id, owner_id, seq_block, now_us)
+            tasks = [
+                task_record(task) for task in await tx.fetch("active_tasks", session_id, MAX_ACTIVE_TASKS)
+            ]
+        if row is None:
+            raise SessionNotFound("there is no such session")
+        session = session_record(row)
+        return OpenedSession(
+            session=session,
+            first_seq=session.reserved_seq - seq_block + 1,
+            last_seq=row["last_seq"],
+            running=_running(tasks),
+            queued=tuple(task for task in tasks if task.status == "queued"),
+        )
+
+    async def close_session(self, fence: Fence, *, last_seq: int) -> None:
+        if not await self._db.execute("close_session", fence.session_id, fence.epoch, last_seq):
+            raise stale(fence)
+
+    async def reserve_seq(self, fence: Fence, reserved_seq: int) -> None:
+        if not await self._db.execute("reserve_seq", fence.session_id, fence.epoch, reserved_seq):
+            raise stale(fence)
+
+    async def load_messages(self, session_id: SessionId, *, limit: int) -> list[MessageRecord]:
+        return await self.page_messages(session_id, before=None, limit=limit)
+
+    async def page_messages(
+        self, session_id: SessionId, *, before: int | None, limit: int
+    ) -> list[MessageRecord]:
+        if before is None:
+            rows = await self._db.fetch("load_messages", session_id, limit)
+        else:
+            rows = await self._db.fetch("page_messages", session_id, limit, before)
+        return [message_record(row) for row in reversed(rows)]
+
+
+async def _check_takeover(tx: Runner, session_id: SessionId, owner_id: OwnerId) -> None:
+    """Lock the session's row, then ask about leases: an answer from before the lock could be old."""
+    locked = await tx.fetchrow("lock_session", session_id)
+    if locked is None:
+        raise SessionNotFound("there is no such session")
+    if not await _is_live(tx, owner_id):
+        raise StaleEpoch(f"the lease of {owner_id} has lapsed")
+    current: OwnerId | None = locked["owner_id"]
+    if current not in (None, owner_id) and await _is_live(tx, current):
+        raise OwnedElsewhere("the session has a live owner", detail={"owner_id": current})
+
+
+async def _is_live(tx: Runner, owner_id: OwnerId | None) -> bool:
+    row = await tx.fetchrow("owner_is_live", owner_id)
+    return row is not None and bool(row["live"])
+
+
+def _running(tasks: list[TaskRecord]) -> TaskRecord | None:
+    return next((task for task in tasks if task.status == "running"), None)

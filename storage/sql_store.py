@@ -1,0 +1,31 @@
+"""`SqlStore`: the whole `AsyncStorageBackend` over one `Database`, composed of its topics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from storage.events import EventTopic
+from storage.migrate import migrate
+from storage.owners import OwnerTopic
+from storage.sessions import SessionTopic
+from storage.tasks import TaskTopic
+from storage.users import UserTopic
+
+
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskTopic, EventTopic):
+    """The store in SQL; which database it is only its constructor's caller knows."""
+
+    async def open(self) -> None:
+        await self._db.open()
+
+    async def migrate(self) -> list[str]:
+        return await migrate(self._db)
+
+    async def ping(self) -> None:
+        await self._db.fetchrow("ping")
+
+    def statements(self) -> Mapping[str, int]:
+        return self._db.statements()
+
+    async def close(self) -> None:
+        await self._db.close()

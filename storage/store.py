@@ -1,0 +1,239 @@
+"""`AsyncStorageBackend`: everything Wunder asks of a database, in one interface.
+
+Writes that belong to a session carry a `Fence` and raise `StaleEpoch` (writing nothing) when the session has a
+newer owner. Every method may raise `StorageUnavailable`; after it a write may or may not have happened, so each
+write is safe to repeat with the same arguments. Leases are kept in the database's own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from storage.records import (
+    Accepted,
+    EventBatch,
+    EventRecord,
+    Fence,
+    MessageRecord,
+    OpenedSession,
+    OwnerId,
+    SessionId,
+    SessionPage,
+    SessionRecord,
+    TaskRecord,
+    TerminalStatus,
+    TicketRecord,
+    TokenRecord,
+    TurnId,
+    UserId,
+    UserRecord,
+)
+
+
+class UserStorage(Protocol):
+    """Users, access tokens and tickets."""
+
+    async def create_user(self, user: UserRecord) -> None:
+        """Add a user; `Conflict` (field "username") if the name is taken, compared without case."""
+
+    async def create_first_admin(self, user: UserRecord) -> bool:
+        """Add an admin only if there is none, in one transaction; False if there was one already."""
+
+    async def has_admin(self) -> bool: ...
+    async def find_user(self, username: str) -> UserRecord | None: ...
+    async def get_user(self, user_id: UserId) -> UserRecord | None: ...
+    async def update_user(
+        self, user_id: UserId, *, email: str | None = None, password_hash: str | None = None
+    ) -> UserRecord | None:
+        """Change what is not None; the user as it is afterwards, None if there is no such user."""
+
+    async def put_token(self, token: TokenRecord) -> None: ...
+    async def find_token(self, token_hash: str, now_us: int) -> tuple[TokenRecord, UserRecord] | None:
+        """The unexpired token and its user."""
+
+    async def delete_token(self, token_hash: str) -> bool: ...
+    async def delete_user_tokens(self, user_id: UserId, *, keep: str | None) -> list[str]:
+        """End a user's tokens except `keep`; the hashes that ended."""
+
+    async def put_ticket(self, ticket: TicketRecord) -> None: ...
+    async def take_ticket(self, ticket_hash: str, now_us: int) -> tuple[TicketRecord, UserRecord] | None:
+        """Use up a ticket: of concurrent callers exactly one gets it, and only before it expires."""
+
+    async def delete_expired_credentials(self, now_us: int) -> int: ...
+
+
+class SessionStorage(Protocol):
+    """Conversations, their owners and their transcripts."""
+
+    async def create_session(self, session: SessionRecord) -> SessionRecord:
+        """Add a session, or give the one that has this id if it is the same user's; else `SessionNotFound`."""
+
+    async def get_session(self, session_id: SessionId) -> SessionRecord | None: ...
+    async def list_sessions(
+        self, user_id: UserId | None, *, agent_id: str | None, offset: int, limit: int
+    ) -> SessionPage:
+        """Newest first; every user's with `user_id=None`. Never touches messages."""
+
+    async def update_session(
+        self,
+        session_id: SessionId,
+        *,
+        title: str | None = None,
+        archived: bool | None = None,
+        now_us: int,
+    ) -> SessionRecord | None: ...
+    async def delete_session(self, session_id: SessionId) -> bool:
+        """Remove a session with its messages, events and tasks; its owner's later writes raise `StaleEpoch`."""
+
+    async def register_owner(self, owner_id: OwnerId, node_id: str, *, lease_s: float) -> None: ...
+    async def renew_owner(self, owner_id: OwnerId, *, lease_s: float) -> bool:
+        """Extend a lease that has not lapsed; False if it has (uses a connection of its own)."""
+
+    async def expire_owner(self, owner_id: OwnerId) -> None:
+        """End a lease now: its owner is known to be dead."""
+
+    async def live_owners(self) -> list[OwnerId]: ...
+    async def delete_lapsed_owners(self, *, older_than_s: float) -> int:
+        """Forget owners that lapsed long ago and own no session."""
+
+    async def open_session(
+        self, session_id: SessionId, owner_id: OwnerId, *, seq_block: int, now_us: int
+    ) -> OpenedSession:
+        """Take a session: epoch + 1, a block of `seq_block` numbers. Repeating it as the live owner takes it anew.
+
+        Raises `SessionNotFound`, `OwnedElsewhere` (its owner's lease is live), or `StaleEpoch` (the caller's own
+        lease is not live).
+        """
+
+    async def close_session(self, fence: Fence, *, last_seq: int) -> None:
+        """Give a session up cleanly and return its unused numbers."""
+
+    async def reserve_seq(self, fence: Fence, reserved_seq: int) -> None:
+        """Raise the session's reserved number (never lowers it)."""
+
+    async def owned_sessions(self) -> list[tuple[SessionId, OwnerId]]:
+        """Sessions whose owner's lease is live."""
+
+    async def orphaned_sessions(self, *, limit: int) -> list[SessionId]:
+        """Sessions with a queued or running task and no live owner, oldest task first."""
+
+    async def load_messages(self, session_id: SessionId, *, limit: int) -> list[MessageRecord]:
+        """The newest `limit` messages in order."""
+
+    async def page_messages(
+        self, session_id: SessionId, *, before: int | None, limit: int
+    ) -> list[MessageRecord]:
+        """The newest `limit` messages with a position below `before`, in order."""
+
+
+class TaskStorage(Protocol):
+    """Turns (agent tasks). Each fenced write is one transaction: all of it or nothing."""
+
+    async def accept_turn(
+        self,
+        fence: Fence,
+        task: TaskRecord,
+        *,
+        messages: Sequence[MessageRecord],
+        events: Sequence[EventRecord],
+    ) -> Accepted:
+        """Record a turn as `queued`, or as `running` (attempt 1) with its user message.
+
+        If the user already has a task with this idempotency key nothing is written and that task is given.
+        Repeating the call with the same `turn_id` is harmless. `Conflict` if another turn of the session runs.
+        """
+
+    async def start_turn(
+        self,
+        fence: Fence,
+        turn_id: TurnId,
+        *,
+        messages: Sequence[MessageRecord],
+        events: Sequence[EventRecord],
+        now_us: int,
+    ) -> TaskRecord | None:
+        """queued -> running, attempt + 1; None if it is not queued any more or its cancel was requested."""
+
+    async def resume_turn(self, fence: Fence, turn_id: TurnId, *, now_us: int) -> TaskRecord | None:
+        """Take over a running turn after a crash: attempt + 1, crashes + 1; None if it is not running."""
+
+    async def commit_round(
+        self,
+        fence: Fence,
+        turn_id: TurnId,
+        attempt: int,
+        *,
+        round: int,
+        messages: Sequence[MessageRecord],
+        events: Sequence[EventRecord],
+    ) -> bool:
+        """Record messages and events of a running turn; False (nothing written) if this attempt is not running."""
+
+    async def finish_turn(
+        self,
+        fence: Fence,
+        turn_id: TurnId,
+        attempt: int,
+        *,
+        status: TerminalStatus,
+        answer: str | None,
+        error: bytes | None,
+        usage: bytes | None,
+        stop_reason: str | None,
+        messages: Sequence[MessageRecord],
+        events: Sequence[EventRecord],
+        now_us: int,
+    ) -> bool:
+        """Complete a turn that is queued or running at `attempt`; False if it is not, or if a cancel was
+        requested and `status` is "succeeded". Repeating a completion that was recorded gives True again."""
+
+    async def request_cancel(self, turn_id: TurnId) -> TaskRecord | None:
+        """Mark a queued or running turn as to be cancelled (not fenced: it holds for every owner); the task after it."""
+
+    async def get_task(self, turn_id: TurnId) -> TaskRecord | None: ...
+    async def find_idempotent(self, user_id: UserId, key: str) -> TaskRecord | None: ...
+    async def active_task(self, session_id: SessionId) -> TaskRecord | None:
+        """The session's running task, else its oldest queued one."""
+
+    async def running_tasks(self) -> list[tuple[TurnId, SessionId, UserId, OwnerId | None]]:
+        """Every running turn with its session's owner: what the permits are rebuilt from."""
+
+    async def forget_idempotency_keys(self, before_us: int) -> int: ...
+
+
+class EventStorage(Protocol):
+    """The event log of each session."""
+
+    async def append_events(self, batches: Sequence[EventBatch]) -> list[SessionId]:
+        """Append in one transaction; the sessions whose fence was stale (theirs were not written).
+
+        Events that are already there (same session and seq) are left alone.
+        """
+
+    async def read_events(
+        self, session_id: SessionId, *, after: int, limit: int, max_bytes: int
+    ) -> list[EventRecord]:
+        """Events with `seq > after` in order: at most `limit`, and at most one beyond `max_bytes` of data."""
+
+    async def last_event_seq(self, session_id: SessionId) -> int: ...
+    async def delete_events(self, *, kinds: Sequence[str], before_us: int, limit: int) -> int:
+        """Retention: remove old events of these kinds, at most `limit` rows a call."""
+
+
+class AsyncStorageBackend(UserStorage, SessionStorage, TaskStorage, EventStorage, Protocol):
+    """The whole store, and its life."""
+
+    async def open(self) -> None:
+        """Connect; `StorageUnavailable` when the database cannot be reached within `connect_timeout_s`."""
+
+    async def migrate(self) -> list[str]:
+        """Bring the schema up to date under a lock; the names of what was applied."""
+
+    async def ping(self) -> None:
+        """One trivial statement, within `command_timeout_s`."""
+
+    def statements(self) -> Mapping[str, int]:
+        """How often each named query has run in this process."""
+
+    async def close(self) -> None: ...

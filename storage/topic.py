@@ -1,0 +1,14 @@
+"""What the topics of the store share."""
+
+from __future__ import annotations
+
+from storage.database import Database
+from storage.turn_writer import TurnWriter
+
+
+class StoreTopic:
+    """A part of the store over one database."""
+
+    def __init__(self, database: Database, turn_writer: TurnWriter) -> None:
+        self._db = database
+        self._turns = turn_writer

@@ -1,0 +1,40 @@
+"""config/wunder.yaml is complete, true to the defaults, and explains itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway import settings_schema as schema
+from gateway.settings import Settings
+from gateway.settings_loader import load_settings
+
+FILE = Path(__file__).parents[2] / "config" / "wunder.yaml"
+
+
+def test_it_equals_the_defaults() -> None:
+    assert load_settings(str(FILE), {}, {}) == Settings()
+
+
+@pytest.mark.parametrize("key", [key for key in schema.all_keys() if not key.startswith("llm.agents.*.")])
+def test_every_setting_is_in_it(key: str) -> None:
+    node: Any = yaml.safe_load(FILE.read_text())
+    for part in key.split("."):
+        assert isinstance(node, dict)
+        name = next(iter(node)) if part == schema.ENTRY else part
+        assert name in node, f"{key} is missing in config/wunder.yaml"
+        node = node[name]
+
+
+def test_the_settings_of_agents_are_in_its_example() -> None:
+    text = FILE.read_text()
+    agents = [key.rsplit(".", 1)[-1] for key in schema.all_keys() if key.startswith("llm.agents.*.")]
+    assert agents
+    assert all(f"{name}: " in text.split("agents:", 1)[1] for name in agents)
+
+
+def test_every_section_is_in_the_types_of_the_tree() -> None:
+    assert list(yaml.safe_load(FILE.read_text())) == list(Settings.__struct_fields__)
