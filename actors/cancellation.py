@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Cancelled(Exception):  # noqa: N818 - a fact about the turn, not an error of anybody's
+class Cancelled(Exception):
     """The turn was cancelled; `reason` is "cancelled" or "interrupted"."""
 
     def __init__(self, reason: str) -> None:
@@ -22,7 +22,7 @@ class CancellationToken:
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._callbacks: dict[int, Callable[[], object]] = {}
         self._next = 0
 
     @property
@@ -38,7 +38,7 @@ class CancellationToken:
         for callback in callbacks:
             callback()
 
-    def add_callback(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def add_callback(self, callback: Callable[[], object]) -> Callable[[], object]:
         """Run `callback` on cancel (now, if it was cancelled before); the result removes it again."""
         if self.cancelled:
             callback()
@@ -46,7 +46,7 @@ class CancellationToken:
         key = self._next
         self._next += 1
         self._callbacks[key] = callback
-        return lambda: self._callbacks.pop(key, None) and None
+        return lambda: self._callbacks.pop(key, None)
 
     def raise_if_cancelled(self) -> None:
         if self.reason is not None:

@@ -321,9 +321,7 @@ class Directory:
             info={
                 "ready": self._ready.is_set(),
                 "nodes": [msgspec.to_builtins(node) for node in placement.nodes.values()],
-                "gateways": [
-                    {"name": name, **msgspec.to_builtins(info)} for name, info in self._gateways.items()
-                ],
+                "gateways": [{"name": name, **msgspec.to_builtins(info)} for name, info in self._gateways.items()],
                 "actors": [
                     {"name": a.name, "node_id": a.node_id, "sessions": len(a.sessions), "suspect": a.suspect}
                     for a in placement.actors.values()

@@ -34,9 +34,7 @@ encode_json = msgspec.json.Encoder().encode
 decode_json = msgspec.json.Decoder().decode
 
 
-def envelope(
-    session_id: str, turn_id: str, now_us: int, data: bytes, *, first_seq: int = 0, seq: int = 0
-) -> bytes:
+def envelope(session_id: str, turn_id: str, now_us: int, data: bytes, *, first_seq: int = 0, seq: int = 0) -> bytes:
     """The JSON that clients get. Ids are of [A-Za-z0-9_.:@-], so they need no escaping."""
     first = b',"first_id":%d' % first_seq if first_seq < seq else b""
     return b'{"session_id":"%b","turn_id":"%b","timestamp":"%b"%b,"data":%b}' % (
@@ -58,9 +56,7 @@ def from_record(record: EventRecord, epoch: int) -> Event:
         first_seq=record.first_seq,
         seq=record.seq,
     )
-    return Event(
-        record.session_id, epoch, record.first_seq, record.seq, record.turn_id, record.kind, body
-    )
+    return Event(record.session_id, epoch, record.first_seq, record.seq, record.turn_id, record.kind, body)
 
 
 def gap(session_id: SessionId, epoch: int, *, first: int, oldest: int, latest: int, now_us: int) -> Event:

@@ -82,14 +82,10 @@ class DirectoryHandle:
         orphaned: bool = False,
     ) -> str:
         """The name of the session actor to ask."""
-        command = Locate(
-            session_id=session_id, owner_hint=owner_hint, avoid=avoid, orphaned=orphaned
-        )
+        command = Locate(session_id=session_id, owner_hint=owner_hint, avoid=avoid, orphaned=orphaned)
         return (await ask(self.call, command, Location)).actor
 
-    async def acquire(
-        self, session_id: SessionId, user_id: UserId, actor: str, *, wait: bool
-    ) -> Permit:
+    async def acquire(self, session_id: SessionId, user_id: UserId, actor: str, *, wait: bool) -> Permit:
         command = Acquire(session_id=session_id, user_id=user_id, actor=actor, wait=wait)
         return await ask(self.call, command, Permit)
 

@@ -51,9 +51,7 @@ class Janitor:
         self._reach = reach
         self._reopened = 0
         self._removed = 0
-        self._sweep = Loop(
-            "sweep", self.sweep_once, interval_s=settings.sessions.sweep_s, max_backoff_s=5.0
-        )
+        self._sweep = Loop("sweep", self.sweep_once, interval_s=settings.sessions.sweep_s, max_backoff_s=5.0)
         self._retention = Loop("retention", self.retain_once, interval_s=_RETENTION_S)
 
     async def start(self) -> None:
@@ -79,9 +77,7 @@ class Janitor:
                 self._sweep.wake()
                 return Done()
             case Describe():
-                return Description(
-                    gauges={"sessions_reopened": self._reopened, "rows_expired": self._removed}
-                )
+                return Description(gauges={"sessions_reopened": self._reopened, "rows_expired": self._removed})
             case other:
                 raise WunderError(f"the janitor does not take {type(other).__name__}")
 
@@ -103,9 +99,7 @@ class Janitor:
     async def _reopen(self, session_id: SessionId) -> None:
         try:
             actor = await self._directory.locate(session_id, orphaned=True)
-            await tell(
-                self._reach.actor(actor), OpenSession(session_id=session_id), timeout_s=_OPEN_TIMEOUT_S
-            )
+            await tell(self._reach.actor(actor), OpenSession(session_id=session_id), timeout_s=_OPEN_TIMEOUT_S)
         except (OwnedElsewhere, SessionNotFound):
             return
         except WunderError as error:
@@ -119,9 +113,7 @@ class Janitor:
         store, storage, now_us = self._store, self._settings.storage, self._clock.now_us()
         before_us = now_us - int(storage.events_retention_s * 1e6)
         while True:
-            removed = await store.delete_events(
-                kinds=EXPIRING_KINDS, before_us=before_us, limit=_DELETE_BATCH
-            )
+            removed = await store.delete_events(kinds=EXPIRING_KINDS, before_us=before_us, limit=_DELETE_BATCH)
             self._removed += removed
             if removed < _DELETE_BATCH:
                 break

@@ -73,9 +73,7 @@ def configure_logs(settings: ObservabilitySettings) -> None:
     if logger.handlers:
         return
     handler = logging.StreamHandler(sys.stderr)
-    console = settings.log_format == "console" or (
-        settings.log_format == "auto" and sys.stderr.isatty()
-    )
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     handler.setFormatter(_ConsoleFormatter() if console else _JsonFormatter())
     logger.addHandler(handler)
     logger.setLevel(settings.log_level.upper())

@@ -35,8 +35,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
     """Base of everything a process can be asked."""
 
 
-class Submit(Command, tag="submit"):
-    """Accept a turn. `gateway` follows the session from here on, if given."""
+class Submit(Command, tag="submit", frozen=True):
+    """Accept a turn. `gateway` follows the session from here on, if given.
+
+    `again` says that an earlier try with this `turn_id` had no answer and may have been accepted.
+    """
 
     session_id: SessionId
     user_id: UserId
@@ -52,9 +55,10 @@ class Submit(Command, tag="submit"):
     busy: BusyPolicy = "enqueue"
     idempotency_key: str | None = None
     gateway: str | None = None
+    again: bool = False
 
 
-class CancelTurn(Command, tag="cancel"):
+class CancelTurn(Command, tag="cancel", frozen=True):
     """Cancel a turn of a session, the running one if `turn_id` is None."""
 
     session_id: SessionId
@@ -62,7 +66,7 @@ class CancelTurn(Command, tag="cancel"):
     turn_id: TurnId | None = None
 
 
-class Follow(Command, tag="follow"):
+class Follow(Command, tag="follow", frozen=True):
     """Put this session's events on the line to `gateway`, until `Unfollow`. Any user's with `user_id=None`."""
 
     session_id: SessionId
@@ -70,14 +74,14 @@ class Follow(Command, tag="follow"):
     gateway: str
 
 
-class Unfollow(Command, tag="unfollow"):
+class Unfollow(Command, tag="unfollow", frozen=True):
     """The gateway has no reader of these sessions any more."""
 
     session_ids: tuple[SessionId, ...]
     gateway: str
 
 
-class ReadBuffer(Command, tag="read"):
+class ReadBuffer(Command, tag="read", frozen=True):
     """Events after a cursor from the owner's memory."""
 
     session_id: SessionId
@@ -85,35 +89,35 @@ class ReadBuffer(Command, tag="read"):
     max_bytes: int = 262_144
 
 
-class OpenSession(Command, tag="open"):
+class OpenSession(Command, tag="open", frozen=True):
     """Make sure the session is open here and its accepted turns go on."""
 
     session_id: SessionId
 
 
-class DropSession(Command, tag="drop"):
+class DropSession(Command, tag="drop", frozen=True):
     """The session was deleted: end its turn and forget it."""
 
     session_id: SessionId
 
 
-class Grant(Command, tag="grant"):
+class Grant(Command, tag="grant", frozen=True):
     """A permit that this session waited for is now held by it."""
 
     session_id: SessionId
 
 
-class Describe(Command, tag="describe"):
+class Describe(Command, tag="describe", frozen=True):
     """Tell what this process is doing, in numbers."""
 
 
-class Drain(Command, tag="drain"):
+class Drain(Command, tag="drain", frozen=True):
     """Accept no new work; finish what runs within `grace_s`, then give everything up cleanly."""
 
     grace_s: float
 
 
-class Locate(Command, tag="locate"):
+class Locate(Command, tag="locate", frozen=True):
     """Where is this session's owner? `owner_hint` is an owner that the database named.
 
     `avoid` did not answer the asker. With `orphaned` the database says that no live owner has the session.
@@ -125,7 +129,7 @@ class Locate(Command, tag="locate"):
     orphaned: bool = False
 
 
-class RegisterActor(Command, tag="register"):
+class RegisterActor(Command, tag="register", frozen=True):
     """A session actor is ready under this owner id; `held` and `waiting` are its (session, user) permits."""
 
     actor: str
@@ -136,7 +140,7 @@ class RegisterActor(Command, tag="register"):
     waiting: tuple[tuple[SessionId, UserId], ...] = ()
 
 
-class Acquire(Command, tag="acquire"):
+class Acquire(Command, tag="acquire", frozen=True):
     """A permit for one session to run turns. With `wait` a refusal becomes a place in the queue."""
 
     session_id: SessionId
@@ -145,21 +149,21 @@ class Acquire(Command, tag="acquire"):
     wait: bool
 
 
-class Release(Command, tag="release"):
+class Release(Command, tag="release", frozen=True):
     """This session has nothing to run (also leaves the queue)."""
 
     session_id: SessionId
     actor: str
 
 
-class Passivated(Command, tag="passivated"):
+class Passivated(Command, tag="passivated", frozen=True):
     """These sessions are not open here any more."""
 
     actor: str
     session_ids: tuple[SessionId, ...]
 
 
-class RegisterGateway(Command, tag="gateway"):
+class RegisterGateway(Command, tag="gateway", frozen=True):
     """A gateway is listening on this node."""
 
     gateway: str
@@ -167,13 +171,13 @@ class RegisterGateway(Command, tag="gateway"):
     address: str
 
 
-class TokenEnded(Command, tag="token_ended"):
+class TokenEnded(Command, tag="token_ended", frozen=True):
     """Tokens were revoked: to the directory, which tells every gateway."""
 
     token_hashes: tuple[str, ...]
 
 
-class Batch(Command, tag="b"):
+class Batch(Command, tag="b", frozen=True):
     """What gathered on a line: events in order; sessions the owner gave up; sessions whose events were cut."""
 
     actor: str
@@ -183,11 +187,11 @@ class Batch(Command, tag="b"):
     resync: tuple[SessionId, ...] = ()
 
 
-class Report(Command, tag="report"):
+class Report(Command, tag="report", frozen=True):
     """Tell the directory who you are and what you hold: it has restarted."""
 
 
-class Sweep(Command, tag="sweep"):
+class Sweep(Command, tag="sweep", frozen=True):
     """Look for sessions without an owner now."""
 
 
@@ -195,11 +199,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
     """Base of everything a process can answer."""
 
 
-class Done(Reply, tag="ok"):
+class Done(Reply, tag="ok", frozen=True):
     """Nothing to tell."""
 
 
-class Failed(Reply, tag="failed"):
+class Failed(Reply, tag="failed", frozen=True):
     """A `WunderError`, by class name."""
 
     error: str
@@ -210,7 +214,7 @@ class Failed(Reply, tag="failed"):
     detail: dict[str, Any] | None = None
 
 
-class Submitted(Reply, tag="submitted"):
+class Submitted(Reply, tag="submitted", frozen=True):
     """A turn is durable. Its events come after `after`; `epoch` and `latest` describe the session's stream.
 
     With `duplicate` it is the earlier turn with the same idempotency key, maybe of another session.
@@ -227,7 +231,7 @@ class Submitted(Reply, tag="submitted"):
     duplicate: bool = False
 
 
-class CancelReceipt(Reply, tag="cancelled"):
+class CancelReceipt(Reply, tag="cancelled", frozen=True):
     """The cancel is recorded (`cancelled`), or there was nothing to cancel; `status` is the turn's."""
 
     cancelled: bool
@@ -235,16 +239,17 @@ class CancelReceipt(Reply, tag="cancelled"):
     status: str | None
 
 
-class Following(Reply, tag="following"):
+class Following(Reply, tag="following", frozen=True):
     """From now on events after `latest` are on the line. `active_turn` is running or next to run."""
 
+    user_id: UserId
     epoch: int
     latest: int
     active_turn: TurnId | None
     running: bool
 
 
-class Buffered(Reply, tag="buffered"):
+class Buffered(Reply, tag="buffered", frozen=True):
     """Events after the cursor, or none with `too_old`: everything up to `base` is in the store."""
 
     events: tuple[Event, ...]
@@ -253,13 +258,13 @@ class Buffered(Reply, tag="buffered"):
     too_old: bool
 
 
-class Location(Reply, tag="location"):
+class Location(Reply, tag="location", frozen=True):
     """The session actor to ask."""
 
     actor: str
 
 
-class Permit(Reply, tag="permit"):
+class Permit(Reply, tag="permit", frozen=True):
     """Held now, or waiting at `position`, or refused for `reason` (neither)."""
 
     granted: bool
@@ -268,7 +273,7 @@ class Permit(Reply, tag="permit"):
     reason: str | None = None
 
 
-class Description(Reply, tag="description"):
+class Description(Reply, tag="description", frozen=True):
     """Numbers of a process; `gauges` by metric name, `info` for people."""
 
     gauges: dict[str, float]
@@ -297,17 +302,7 @@ AnyCommand = (
     | Report
     | Sweep
 )
-AnyReply = (
-    Done
-    | Failed
-    | Submitted
-    | CancelReceipt
-    | Following
-    | Buffered
-    | Location
-    | Permit
-    | Description
-)
+AnyReply = Done | Failed | Submitted | CancelReceipt | Following | Buffered | Location | Permit | Description
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

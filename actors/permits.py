@@ -56,10 +56,7 @@ class Permits:
         if session_id in self.waiting:
             self.waiting[session_id] = holder
             return self.position(session_id)
-        if (
-            len(self.waiting) >= self._max_waiting
-            or self._queued[holder.user_id] >= self._max_waiting_per_user
-        ):
+        if len(self.waiting) >= self._max_waiting or self._queued[holder.user_id] >= self._max_waiting_per_user:
             return None
         self.waiting[session_id] = holder
         self._count(self._queued, holder.user_id, 1)

@@ -51,9 +51,7 @@ class Placement:
         new = info is None
         former = info.owner_id if info is not None and info.owner_id != command.owner_id else None
         if info is None:
-            info = self.actors[command.actor] = ActorInfo(
-                command.actor, command.node_id, command.owner_id
-            )
+            info = self.actors[command.actor] = ActorInfo(command.actor, command.node_id, command.owner_id)
         if former is not None:
             self._clear(info)
         info.owner_id = command.owner_id
@@ -101,9 +99,7 @@ class Placement:
 
     def choose(self, avoid: str | None) -> ActorInfo | None:
         """The least loaded actor; None while an empty one can still be started instead of sharing."""
-        usable = [
-            a for a in self.actors.values() if a.name != avoid and not a.suspect and a.node_id in self.nodes
-        ]
+        usable = [a for a in self.actors.values() if a.name != avoid and not a.suspect and a.node_id in self.nodes]
         if not usable:
             return None
         chosen = min(usable, key=lambda a: len(a.sessions))

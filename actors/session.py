@@ -1,9 +1,9 @@
 """A session's decisions, pure: what to do with a submit, a cancel, a permit. No clock, no database, no tasks.
 
-                submit                     permit granted
-    idle ──────────────────► asking ─────────────────────────► running ──┐ finish: the next queued turn starts
-      ▲                        │ refused: wait in the directory's queue  │ with the permit the session holds
-      └────────────────────────┴─── release ◄── nothing left to run ◄────┘
+            submit                     permit granted
+idle ──────────────────► asking ─────────────────────────► running ──┐ finish: the next queued turn starts
+  ▲                        │ refused: wait in the directory's queue  │ with the permit the session holds
+  └────────────────────────┴─── release ◄── nothing left to run ◄────┘
 """
 
 from __future__ import annotations

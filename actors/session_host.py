@@ -1,8 +1,8 @@
 """The plain object inside a `SessionActor`: hosts sessions, renews its lease, and speaks to gateways over lines.
 
-    lease: every lease_renew_s ──► renew_owner ──► ok
-                                         └─ lapsed, or no answer for lease_stop_s: give every session up,
-                                            and come back as a new owner
+lease: every lease_renew_s ──► renew_owner ──► ok
+                                     └─ lapsed, or no answer for lease_stop_s: give every session up,
+                                        and come back as a new owner
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ class SessionHost:
             on_stored=self._on_stored,
             on_stale=self._on_stale,
         )
-        self._lease = Loop(
-            "lease", self._renew, interval_s=self._settings.lease_renew_s, jitter=0.1, max_backoff_s=1.0
-        )
+        self._lease = Loop("lease", self._renew, interval_s=self._settings.lease_renew_s, jitter=0.1, max_backoff_s=1.0)
         self._maintenance = Loop("session-maintenance", self._maintain, interval_s=_MAINTENANCE_S)
         self._watch = Loop("lease-watch", self._stop_without_lease, interval_s=0.5, jitter=0.0)
 
@@ -102,6 +100,18 @@ class SessionHost:
             await self._services.store.expire_owner(self._owner_id)
         await self._services.models.close()
         await self._services.tools.close()
+        await self._services.store.close()
+
+    async def crash(self) -> None:
+        """End as a killed process would: nothing is written, nobody is told (a fault point for tests)."""
+        for loop in (self._maintenance, self._watch, self._lease):
+            await loop.stop()
+        self.writer.crash()
+        for line in self._lines.values():
+            await line.stop()
+        for runner in list(self._runners.values()):
+            runner.crash()
+        await self._services.models.close()
         await self._services.store.close()
 
     async def handle(self, data: bytes) -> bytes:
@@ -179,9 +189,7 @@ class SessionHost:
         try:
             runner = await self._open(session_id, create)
         except BaseException as error:
-            future.set_exception(
-                error if isinstance(error, WunderError) else ServiceUnavailable("opening was cut off")
-            )
+            future.set_exception(error if isinstance(error, WunderError) else ServiceUnavailable("opening was cut off"))
             future.exception()
             raise
         finally:
@@ -205,9 +213,7 @@ class SessionHost:
                 )
             )
         owner_id = self._owner_id
-        opened = await store.open_session(
-            session_id, owner_id, seq_block=self._settings.seq_block, now_us=now_us
-        )
+        opened = await store.open_session(session_id, owner_id, seq_block=self._settings.seq_block, now_us=now_us)
         if owner_id != self._owner_id:
             raise ServiceUnavailable("the lease was lost while opening", retry_after_s=0.5)
         runner = SessionRunner(
@@ -305,9 +311,7 @@ class SessionHost:
         clock = self._services.clock
         owner_id = OwnerId(clock.new_id("own"))
         started_s = clock.monotonic_s()
-        await self._services.store.register_owner(
-            owner_id, self._node_id, lease_s=self._settings.lease_s
-        )
+        await self._services.store.register_owner(owner_id, self._node_id, lease_s=self._settings.lease_s)
         self._owner_id, self._renewed_s = owner_id, started_s
         await self._report()
 
@@ -406,5 +410,3 @@ class SessionHost:
         task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-

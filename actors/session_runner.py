@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from actors.errors import SessionNotFound, StorageUnavailable, UserBusy, UserQuotaExceeded, WunderError
+from actors.errors import ServiceUnavailable, SessionNotFound, UserBusy, UserQuotaExceeded, WunderError
 from actors.event_buffer import EventBuffer
 from actors.events import VOLATILE_KINDS
 from actors.handles import DirectoryHandle
@@ -44,17 +44,13 @@ class SessionRunner:
         self._opened = opened
         self._on_abandoned = on_abandoned
         self.session = Session(opened, max_queued=settings.max_queued_per_session)
-        numbers = Numbers(
-            first=opened.first_seq, reserved=opened.session.reserved_seq, block=settings.seq_block
-        )
+        numbers = Numbers(first=opened.first_seq, reserved=opened.session.reserved_seq, block=settings.seq_block)
         buffer = EventBuffer(
             base=opened.first_seq - 1,
             max_events=settings.buffer_events,
             max_bytes=settings.buffer_bytes,
         )
-        self.stream = SessionStream(
-            self.session.fence, numbers, buffer, writer, services.store, services.clock
-        )
+        self.stream = SessionStream(self.session.fence, numbers, buffer, writer, services.store, services.clock)
         self.turns = TurnQueue(
             services, opened, self.session, self.stream, directory, actor=actor, abandon=self.abandon
         )
@@ -101,9 +97,7 @@ class SessionRunner:
         """Give the session up cleanly: everything stored, unused numbers returned."""
         async with self.turns.lock:
             await self.stream.settle()
-            await self._services.store.close_session(
-                self.session.fence, last_seq=self.stream.numbers.last
-            )
+            await self._services.store.close_session(self.session.fence, last_seq=self.stream.numbers.last)
             self._abandoned = self.turns.stopped = True
             self.stream.close()
 
@@ -123,6 +117,13 @@ class SessionRunner:
         if self.turns.task is not None and self.turns.task is not asyncio.current_task():
             self.turns.task.cancel()
         self._on_abandoned(self.session.session_id)
+
+    def crash(self) -> None:
+        """Stop as a killed process would."""
+        self._abandoned = self.turns.stopped = self.stream.closed = True
+        self.stream.lines.clear()
+        if self.turns.task is not None:
+            self.turns.task.cancel()
 
     def authorize(self, user_id: UserId | None) -> None:
         """A session of somebody else does not exist."""
@@ -145,6 +146,10 @@ class SessionRunner:
 
     async def _submit(self, command: Submit) -> Submitted:
         turns = self.turns
+        if command.again:
+            accepted = await self._services.store.get_task(command.turn_id)
+            if accepted is not None and accepted.user_id == command.user_id:
+                return turns.duplicate(accepted)
         decision = self.session.on_submit(command.busy)
         if not isinstance(decision, Enqueue) and self.session.busy:
             # A repeated request gets its first answer even when the session is busy with it.
@@ -208,6 +213,7 @@ class SessionRunner:
         self.stream.lines[gateway] = line
         line.sessions.add(self.session.session_id)
         return Following(
+            user_id=self.session.user_id,
             epoch=self.session.fence.epoch,
             latest=self.stream.latest,
             active_turn=self.session.active_turn,
@@ -239,7 +245,7 @@ class SessionRunner:
 
     def _check_open(self) -> None:
         if self.turns.stopped:
-            raise StorageUnavailable("the session is moving to another owner", retry_after_s=0.2)
+            raise ServiceUnavailable("the session is moving to another owner", retry_after_s=0.2)
 
 
 def _refusal(decision: Refuse) -> WunderError:

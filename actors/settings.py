@@ -17,7 +17,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A part of the settings tree: immutable, by keyword, no unknown keys."""
 
 
-class ModelSettings(Section):
+class ModelSettings(Section, frozen=True):
     """One entry of `llm.models`."""
 
     provider: Literal["scripted", "openai"] = "scripted"
@@ -34,7 +34,7 @@ class ModelSettings(Section):
     scripted_delay_ms: Annotated[float, Meta(ge=0)] = 20.0
 
 
-class AgentSettings(Section):
+class AgentSettings(Section, frozen=True):
     """One entry of `llm.agents`: a named system prompt with a model and tools; empty `tools` means all."""
 
     system_prompt: str = ""
@@ -42,7 +42,7 @@ class AgentSettings(Section):
     tools: tuple[str, ...] = ()
 
 
-class LlmSettings(Section):
+class LlmSettings(Section, frozen=True):
     """Which models exist and which one answers by default."""
 
     default: str = "scripted"
@@ -51,7 +51,7 @@ class LlmSettings(Section):
     system_prompt: str = "You are a helpful assistant."
 
 
-class EventWriterSettings(Section):
+class EventWriterSettings(Section, frozen=True):
     """How events reach the store behind the live stream."""
 
     batch_size: Count = 500
@@ -62,7 +62,7 @@ class EventWriterSettings(Section):
     block_timeout_s: Seconds = 10.0
 
 
-class SessionsSettings(Section):
+class SessionsSettings(Section, frozen=True):
     """Session actors, their permits and their buffers."""
 
     max_actors_per_node: Annotated[int, Meta(ge=0)] = 0
@@ -86,7 +86,7 @@ class SessionsSettings(Section):
     event_writer: EventWriterSettings = EventWriterSettings()
 
 
-class ToolsSettings(Section):
+class ToolsSettings(Section, frozen=True):
     """Limits of the built-in tools and of outbound requests."""
 
     timeout_s: Seconds = 30.0
@@ -97,21 +97,21 @@ class ToolsSettings(Section):
     http_timeout_s: Seconds = 15.0
 
 
-class AgentQueueSettings(Section):
+class AgentQueueSettings(Section, frozen=True):
     """Bounds of queued turns."""
 
     max_queued: Count = 20_000
     max_queued_per_user: Count = 10_000
 
 
-class ObservabilitySettings(Section):
+class ObservabilitySettings(Section, frozen=True):
     """Logs."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 
 
-class ActorSettings(Section):
+class ActorSettings(Section, frozen=True):
     """What every actor is started with."""
 
     storage: StorageSettings = StorageSettings()

@@ -12,6 +12,7 @@ from storage.records import MessageRecord
 
 _CHARS_PER_TOKEN = 4
 _PER_MESSAGE_TOKENS = 4
+_TITLE_CHARS = 80
 
 
 def user_message(content: str, attachments: tuple[dict[str, Any], ...]) -> dict[str, Any]:
@@ -66,9 +67,7 @@ def for_model(message: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in message.items() if k not in {"usage", "partial", "reasoning"}}
 
 
-def window(
-    history: list[dict[str, Any]], system_prompt: str, max_context: int
-) -> tuple[list[dict[str, Any]], int]:
+def window(history: list[dict[str, Any]], system_prompt: str, max_context: int) -> tuple[list[dict[str, Any]], int]:
     """The system prompt and the newest messages that fit `max_context` tokens (estimated), and their size.
 
     The newest question is always shown, and a tool's result never without the round that asked for it.
@@ -121,3 +120,9 @@ def unfinished(records: list[MessageRecord], bodies: list[dict[str, Any]], turn_
         elif body["role"] == "tool":
             calls.pop(body["tool_call_id"], None)
     return Unfinished(last_round + 1, tuple(calls.values()), usage)
+
+
+def title_of(content: str) -> str:
+    """A session's first title: the first line of its first question."""
+    line = content.strip().partition("\n")[0]
+    return line if len(line) <= _TITLE_CHARS else f"{line[: _TITLE_CHARS - 1]}…"

@@ -170,14 +170,15 @@ class Turn:
         return (("llm_output", output), ("round_usage", {**usage, "model_round": self.round}))
 
     def _finished(self, completed: Completed | None, answer: str, stop_reason: str) -> Finished:
-        final = ("final", {"answer": answer, "usage": msgspec.to_builtins(self.usage), "stop_reason": stop_reason})
+        final = (
+            "final",
+            {"answer": answer, "usage": msgspec.to_builtins(self.usage), "stop_reason": stop_reason},
+        )
         events = (*self._output_events(completed), final) if completed else (final,)
         message = assistant_message(completed) if completed else None
         return Finished(self.round, answer, self.usage, stop_reason, message, events)
 
-    async def _run_tools(
-        self, number: int, calls: Sequence[ToolCall], *, resumed: bool
-    ) -> AsyncIterator[Step]:
+    async def _run_tools(self, number: int, calls: Sequence[ToolCall], *, resumed: bool) -> AsyncIterator[Step]:
         tools = [self._in.find_tool(call.name) for call in calls]
         together = all(tool is not None and tool.parallel_safe for tool in tools)
         for call in calls:

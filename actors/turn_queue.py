@@ -72,9 +72,7 @@ class TurnQueue:
     async def enqueue(self, command: Submit, decision: Enqueue) -> Submitted:
         """Accept a turn that waits; with `interrupt` what runs is cancelled and it is next."""
         task = self._task_record(command, "queued")
-        queued = Draft(
-            "queued", task.turn_id, {"position": decision.position, "reason": decision.reason}
-        )
+        queued = Draft("queued", task.turn_id, {"position": decision.position, "reason": decision.reason})
         accepted = await self._accept(task, [], [queued])
         if accepted is not None:
             await self.advance()
@@ -87,17 +85,13 @@ class TurnQueue:
         await self.advance()
         return self._submitted(task, position=decision.position, reason=decision.reason)
 
-    async def _accept(
-        self, task: TaskRecord, messages: list[dict[str, Any]], drafts: list[Draft]
-    ) -> TaskRecord | None:
+    async def _accept(self, task: TaskRecord, messages: list[dict[str, Any]], drafts: list[Draft]) -> TaskRecord | None:
         """Record the task; the earlier one if its idempotency key is known."""
         earlier: list[TaskRecord] = []
         records = [self._message(task.turn_id, message) for message in messages]
 
         async def write(rows: Sequence[EventRecord]) -> bool:
-            accepted = await self._services.store.accept_turn(
-                self._session.fence, task, messages=records, events=rows
-            )
+            accepted = await self._services.store.accept_turn(self._session.fence, task, messages=records, events=rows)
             if accepted.duplicate is not None:
                 earlier.append(accepted.duplicate)
             return accepted.duplicate is None
@@ -159,9 +153,7 @@ class TurnQueue:
     async def _resume(self, crashed: TaskRecord) -> None:
         """Take up a turn that ran when the last owner died, from its last committed round."""
         services = self._services
-        task = await services.store.resume_turn(
-            self._session.fence, crashed.turn_id, now_us=services.clock.now_us()
-        )
+        task = await services.store.resume_turn(self._session.fence, crashed.turn_id, now_us=services.clock.now_us())
         self._session.crashed = None
         if task is None:
             return
@@ -210,9 +202,7 @@ class TurnQueue:
 
     async def _run(self, running: RunningTurn, begin: Unfinished) -> None:
         assert self._history is not None  # noqa: S101 - loaded before a turn starts
-        runner = TurnRunner(
-            self._services, self._session, self._stream, self._history, running, begin=begin
-        )
+        runner = TurnRunner(self._services, self._session, self._stream, self._history, running, begin=begin)
         try:
             if running.task.crashes > self._services.settings.sessions.max_crashes:
                 await runner.give_up()
@@ -255,9 +245,7 @@ class TurnQueue:
         session = self._session
         if session.permit == "held":
             return Permit(granted=True)
-        permit = await self._directory.acquire(
-            session.session_id, session.user_id, self._actor, wait=wait
-        )
+        permit = await self._directory.acquire(session.session_id, session.user_id, self._actor, wait=wait)
         session.permit = "held" if permit.granted else "waiting" if permit.waiting else "none"
         return permit
 

@@ -239,9 +239,7 @@ class TurnRunner:
             specs=services.tools.specs(names),
             find_tool=services.tools.get,
             history=self._history,
-            system_prompt=overrides.get(
-                "system_prompt", agent.system_prompt or services.settings.llm.system_prompt
-            ),
+            system_prompt=overrides.get("system_prompt", agent.system_prompt or services.settings.llm.system_prompt),
             token=self._running.token,
             say=self._say,
             max_rounds=overrides.get("max_rounds", model.max_rounds),

@@ -14,12 +14,12 @@ from gateway.errors import AuthRequired, PermissionDenied
 from gateway.login_throttle import LoginThrottle
 from gateway.password_rules import PasswordRules
 from gateway.passwords import PasswordHasher
-from storage.errors import InvalidRequest
+from storage.errors import InvalidRequest, StorageError
 from storage.records import TokenRecord, UserId, UserRecord
 from storage.store import UserStorage
 
 _USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,63}")
-_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,190}")
 _RESERVED = frozenset({"admin", "administrator", "root", "system", "wunder", "api_key"})
 
 
@@ -75,7 +75,7 @@ class Accounts:
             user_id=UserId(self._clock.new_id("user")),
             username=username,
             password_hash=await self._hasher.hash(password),
-            email=_checked_email(email),
+            email=_checked_email(email) or None,
             is_admin=is_admin,
             created_us=self._clock.now_us(),
         )
@@ -127,7 +127,7 @@ class Accounts:
         return user
 
     async def change_email(self, principal: Principal, email: str) -> UserRecord:
-        """Set the caller's email address."""
+        """Set the caller's email address; "" removes it."""
         await self.get(principal)
         user = await self._store.update_user(principal.user_id, email=_checked_email(email))
         if user is None:
@@ -141,7 +141,7 @@ class Accounts:
         try:
             user = await self._store.find_user(username)
             right = await self._hasher.verify(user.password_hash if user else None, password)
-        except ServiceUnavailable:
+        except (ServiceUnavailable, StorageError):
             self._throttle.abandoned(account, network)
             raise
         if not right or user is None:
@@ -178,6 +178,6 @@ def _account(username: str) -> str:
 
 
 def _checked_email(email: str | None) -> str | None:
-    if email is None or email == "" or _EMAIL.fullmatch(email):
-        return email or None
+    if not email or _EMAIL.fullmatch(email):
+        return email
     raise InvalidRequest("email: not an email address", field="email")

@@ -35,7 +35,7 @@ from gateway.origins import Origins
 from gateway.rate_limit import TokenBuckets
 from gateway.settings import Settings
 from gateway.token_cache import TokenCache
-from storage.errors import InvalidRequest, StorageUnavailable
+from storage.errors import Conflict, InvalidRequest, StorageUnavailable
 from storage.records import TicketRecord, TokenRecord, UserId, UserRecord
 from storage.store import UserStorage
 
@@ -63,17 +63,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 class Auth:
     """Issues, checks and ends tokens and tickets; one per gateway."""
 
-    def __init__(
-        self, store: UserStorage, settings: Settings, clock: Clock, *, max_cached: int = 65_536
-    ) -> None:
+    def __init__(self, store: UserStorage, settings: Settings, clock: Clock, *, max_cached: int = 65_536) -> None:
         self._store = store
         self._clock = clock
         self._auth = settings.auth
         self._allow_query_token = settings.security.allow_query_token
         self._api_key_hash = hash_secret(settings.security.api_key) if settings.security.api_key else ""
-        self._cache = TokenCache(
-            store.find_token, clock, keep_s=settings.auth.revalidate_s, max_entries=max_cached
-        )
+        self._cache = TokenCache(store.find_token, clock, keep_s=settings.auth.revalidate_s, max_entries=max_cached)
         self._guesses = TokenBuckets(
             clock,
             rate_per_minute=settings.auth.network_rate_per_minute,
@@ -157,7 +153,11 @@ class Auth:
             token_hash=principal.token_hash,
             expires_us=self._clock.now_us() + int(self._auth.ticket_ttl_s * 1_000_000),
         )
-        await self._store.put_ticket(record)
+        try:
+            await self._store.put_ticket(record)
+        except Conflict:  # the token ended on another node and the news has not come yet
+            self.forget(principal.token_hash)
+            raise AuthRequired("the credential is not valid any more", hint="sign in again") from None
         return ticket, record
 
     async def end_token(self, token_hash: str) -> bool:
@@ -212,7 +212,7 @@ class Auth:
 
     async def _look_up(self, credential: Credential, network: str) -> Principal | None:
         """Ask the store. Unknown credentials cost their network a token, so that guessing cannot load it."""
-        if not is_well_formed(credential.secret, _prefix(credential)):
+        if credential.kind == "api_key" or not is_well_formed(credential.secret, _prefix(credential)):
             return None
         wait_s = self._guesses.take(network)
         if wait_s:

@@ -106,7 +106,7 @@ def user_view(user: UserRecord) -> dict[str, Any]:
     return {
         "user_id": user.user_id,
         "username": user.username,
-        "email": user.email,
+        "email": user.email or None,
         "is_admin": user.is_admin,
         "created_at": isoformat(user.created_us),
     }

@@ -25,6 +25,7 @@ STARTED = web.RequestKey("started", web.StreamResponse)
 
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
+_INTERNAL = frozenset({"constraint", "owner_id"})
 _DEFAULT_RETRY_AFTER_S = 1.0
 
 
@@ -99,7 +100,7 @@ def error_object(error: WunderError, trace_id: str, now_us: int) -> dict[str, An
     if error.field is not None:
         result["field"] = error.field
     if error.detail is not None and error.status < 500:
-        result["detail"] = error.detail
+        result["detail"] = {name: value for name, value in error.detail.items() if name not in _INTERNAL}
     return result
 
 

@@ -66,9 +66,7 @@ class LoginThrottle:
             burst=_ATTACK_FAILURES,
             max_entries=max_entries,
         )
-        self._streaks: RecentMap[Pair, _Streak] = RecentMap(
-            clock, keep_s=_STREAK_KEPT_S, max_entries=max_entries
-        )
+        self._streaks: RecentMap[Pair, _Streak] = RecentMap(clock, keep_s=_STREAK_KEPT_S, max_entries=max_entries)
         self._known: RecentMap[str, OrderedDict[str, None]] = RecentMap(
             clock, keep_s=_KNOWN_KEPT_S, max_entries=max_entries
         )

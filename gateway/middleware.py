@@ -51,6 +51,9 @@ def _make_outer(observe: ObserveRequest) -> Middleware:
         try:
             response = await handler(request)
             status_class = f"{response.status // 100}xx"
+        except web.HTTPException as redirect:
+            status_class = f"{redirect.status // 100}xx"
+            raise
         finally:
             seconds = clock.monotonic_s() - started_s
             observe(route_of(request), method_of(request), status_class, seconds)
@@ -113,7 +116,8 @@ def _answer(
 ) -> web.StreamResponse:
     trace_id = request[TRACE_ID]
     if error.status >= 500 and not logged:
-        log.warning(
+        write = log.info if error.retryable else log.warning  # a flood of 503s is counted, not shouted
+        write(
             "request_refused",
             code=error.code,
             error=type(error).__name__,

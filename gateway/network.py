@@ -19,9 +19,7 @@ class ClientNetworks:
     """
 
     def __init__(self, trusted_proxies: Iterable[str] = ()) -> None:
-        self._trusted: list[IPv4Network | IPv6Network] = [
-            ip_network(proxy, strict=False) for proxy in trusted_proxies
-        ]
+        self._trusted: list[IPv4Network | IPv6Network] = [ip_network(proxy, strict=False) for proxy in trusted_proxies]
 
     def address(self, request: web.Request) -> Address | None:
         """The client's address; None for a peer without one (a local socket)."""

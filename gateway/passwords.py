@@ -26,6 +26,7 @@ from gateway.settings import AuthSettings
 T = TypeVar("T")
 
 _EXPECTED_HASH_S = 0.1
+_NO_MEMORY = "Memory allocation"
 _SALT_BYTES = 16
 _HASH_BYTES = 32
 
@@ -81,7 +82,9 @@ class PasswordHasher:
             return self._argon2.verify(password_hash, _normalized(password))
         except VerifyMismatchError:
             return False
-        except InvalidHashError:
+        except (InvalidHashError, VerificationError) as error:
+            if str(error).startswith(_NO_MEMORY):
+                raise
             log.error("password_hash_unreadable")
             return False
 
@@ -98,7 +101,7 @@ class PasswordHasher:
         future.add_done_callback(self._forget)
         try:
             return await asyncio.wrap_future(future)
-        except (HashingError, VerificationError):
+        except (HashingError, VerificationError):  # the only one that gets here is about memory
             raise ServiceUnavailable("there is no memory to check a password; try again") from None
 
     def _run(self, work: Callable[[], T]) -> T:

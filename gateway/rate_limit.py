@@ -59,9 +59,7 @@ class RecentMap(Generic[K, V]):
 class TokenBuckets:
     """A bucket per key: `burst` at once, then `rate_per_minute`. A full bucket is forgotten."""
 
-    def __init__(
-        self, clock: Clock, *, rate_per_minute: float, burst: int, max_entries: int = 65_536
-    ) -> None:
+    def __init__(self, clock: Clock, *, rate_per_minute: float, burst: int, max_entries: int = 65_536) -> None:
         self._clock = clock
         self._rate_per_s = rate_per_minute / 60
         self._burst = float(burst)
@@ -82,7 +80,11 @@ class TokenBuckets:
 
     def give_back(self, key: str) -> None:
         """Undo one `take`."""
-        self._levels.put(key, (self._clock.monotonic_s(), min(self._burst, self.level(key) + 1)))
+        level = self.level(key) + 1
+        if level >= self._burst:
+            self._levels.pop(key)
+        else:
+            self._levels.put(key, (self._clock.monotonic_s(), level))
 
     def level(self, key: str) -> float:
         """How many are left now."""

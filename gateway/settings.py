@@ -12,16 +12,16 @@ from actors.settings import (
     Count,
     LlmSettings,
     ObservabilitySettings,
+    Section,
     SessionsSettings,
     ToolsSettings,
-    Section,
 )
 from storage.settings import Seconds, StorageSettings
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
-class ServerSettings(Section):
+class ServerSettings(Section, frozen=True):
     """Where the gateway listens and where local files live."""
 
     host: str = "127.0.0.1"
@@ -35,7 +35,7 @@ class ServerSettings(Section):
     dashboard_port: Port = 8265
 
 
-class GatewaySettings(Section):
+class GatewaySettings(Section, frozen=True):
     """Limits of connections and requests."""
 
     allowed_origins: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class GatewaySettings(Section):
     owner_timeout_s: Seconds = 12.0
 
 
-class AuthSettings(Section):
+class AuthSettings(Section, frozen=True):
     """Sign-in. `registration: ""` means open on loopback, closed elsewhere."""
 
     registration: Literal["", "open", "closed"] = ""
@@ -74,7 +74,7 @@ class AuthSettings(Section):
     network_burst: Count = 100
 
 
-class SecuritySettings(Section):
+class SecuritySettings(Section, frozen=True):
     """Secrets and the choices that weaken or widen access."""
 
     api_key: str = ""
@@ -82,15 +82,15 @@ class SecuritySettings(Section):
     bootstrap_admin_password: str = ""
 
 
-class ChannelsSettings(Section):
+class ChannelsSettings(Section, frozen=True):
     """Channels have no settings in this version."""
 
 
-class FeaturesSettings(Section):
+class FeaturesSettings(Section, frozen=True):
     """Switches have no settings in this version."""
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """The whole of config/wunder.yaml."""
 
     server: ServerSettings = ServerSettings()

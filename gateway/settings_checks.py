@@ -80,12 +80,8 @@ def _listening(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"server.{name}", f"there is no file {path!r}")
     if is_loopback(server.host) or server.behind_proxy or server.tls_cert:
         return
-    what = (
-        f"must be true to listen on {server.host!r} without TLS: passwords would cross the network in clear"
-    )
-    yield Problem(
-        "server.behind_proxy", f"{what}; set it behind a proxy that does TLS, or set tls_cert, tls_key"
-    )
+    what = f"must be true to listen on {server.host!r} without TLS: passwords would cross the network in clear"
+    yield Problem("server.behind_proxy", f"{what}; set it behind a proxy that does TLS, or set tls_cert, tls_key")
 
 
 def _networks(settings: Settings) -> Iterator[Problem]:

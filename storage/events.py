@@ -19,9 +19,7 @@ class EventTopic(StoreTopic):
         asked = dict.fromkeys(batch.fence.session_id for batch in batches)
         return [session_id for session_id in asked if session_id not in held]
 
-    async def read_events(
-        self, session_id: SessionId, *, after: int, limit: int, max_bytes: int
-    ) -> list[EventRecord]:
+    async def read_events(self, session_id: SessionId, *, after: int, limit: int, max_bytes: int) -> list[EventRecord]:
         rows = await self._db.fetch("read_events", session_id, after, limit, max(1, max_bytes))
         return [event_record(row) for row in rows]
 

@@ -95,10 +95,7 @@ def event_record(row: Row) -> EventRecord:
 
 def message_rows(messages: Sequence[MessageRecord]) -> list[tuple[Any, ...]]:
     """Parameters of insert_messages."""
-    return [
-        (m.session_id, m.position, m.turn_id, m.round, m.role, m.body.decode(), m.created_us)
-        for m in messages
-    ]
+    return [(m.session_id, m.position, m.turn_id, m.round, m.role, m.body.decode(), m.created_us) for m in messages]
 
 
 def event_rows(events: Sequence[EventRecord]) -> list[tuple[Any, ...]]:

@@ -85,9 +85,7 @@ class SessionTopic(StoreTopic):
         async with self._db.transaction() as tx:
             await _check_takeover(tx, session_id, owner_id)
             row = await tx.fetchrow("open_session", session_id, owner_id, seq_block, now_us)
-            tasks = [
-                task_record(task) for task in await tx.fetch("active_tasks", session_id, MAX_ACTIVE_TASKS)
-            ]
+            tasks = [task_record(task) for task in await tx.fetch("active_tasks", session_id, MAX_ACTIVE_TASKS)]
         if row is None:
             raise SessionNotFound("there is no such session")
         session = session_record(row)
@@ -110,9 +108,7 @@ class SessionTopic(StoreTopic):
     async def load_messages(self, session_id: SessionId, *, limit: int) -> list[MessageRecord]:
         return await self.page_messages(session_id, before=None, limit=limit)
 
-    async def page_messages(
-        self, session_id: SessionId, *, before: int | None, limit: int
-    ) -> list[MessageRecord]:
+    async def page_messages(self, session_id: SessionId, *, before: int | None, limit: int) -> list[MessageRecord]:
         if before is None:
             rows = await self._db.fetch("load_messages", session_id, limit)
         else:

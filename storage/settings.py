@@ -13,7 +13,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where data lives and how long a statement may take."""
 
-    url: str = "sqlite:///data/wunder.db"
+    url: str = "sqlite:///{data_dir}/wunder.db"
     pool_size: Annotated[int, Meta(ge=1, le=100)] = 4
     connect_timeout_s: Seconds = 5.0
     command_timeout_s: Seconds = 5.0

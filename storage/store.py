@@ -121,9 +121,7 @@ class SessionStorage(Protocol):
     async def load_messages(self, session_id: SessionId, *, limit: int) -> list[MessageRecord]:
         """The newest `limit` messages in order."""
 
-    async def page_messages(
-        self, session_id: SessionId, *, before: int | None, limit: int
-    ) -> list[MessageRecord]:
+    async def page_messages(self, session_id: SessionId, *, before: int | None, limit: int) -> list[MessageRecord]:
         """The newest `limit` messages with a position below `before`, in order."""
 
 
@@ -211,9 +209,7 @@ class EventStorage(Protocol):
         Events that are already there (same session and seq) are left alone.
         """
 
-    async def read_events(
-        self, session_id: SessionId, *, after: int, limit: int, max_bytes: int
-    ) -> list[EventRecord]:
+    async def read_events(self, session_id: SessionId, *, after: int, limit: int, max_bytes: int) -> list[EventRecord]:
         """Events with `seq > after` in order: at most `limit`, and at most one beyond `max_bytes` of data."""
 
     async def last_event_seq(self, session_id: SessionId) -> int: ...

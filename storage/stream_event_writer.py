@@ -120,6 +120,11 @@ class StreamEventWriter:
         if self._task is not None:
             await self._task
 
+    def crash(self) -> None:
+        """End as a killed process would: what is unwritten is lost (a fault point for tests)."""
+        if self._task is not None:
+            self._task.cancel()
+
     def add_delta(
         self,
         fence: Fence,
@@ -199,10 +204,7 @@ class StreamEventWriter:
             self._flushed.set()
 
     async def _write(self, taken: dict[SessionId, _Bucket]) -> None:
-        batches = [
-            EventBatch(bucket.fence, tuple(_record(item) for item in bucket.items))
-            for bucket in taken.values()
-        ]
+        batches = [EventBatch(bucket.fence, tuple(_record(item) for item in bucket.items)) for bucket in taken.values()]
         stale = set(await self._store.append_events(batches))
         self.counts.flushes += 1
         for batch in batches:

@@ -53,9 +53,7 @@ class UserTopic(StoreTopic):
         return None if row is None else user_record(row)
 
     async def put_token(self, token: TokenRecord) -> None:
-        await self._db.execute(
-            "put_token", token.token_hash, token.user_id, token.created_us, token.expires_us
-        )
+        await self._db.execute("put_token", token.token_hash, token.user_id, token.created_us, token.expires_us)
 
     async def find_token(self, token_hash: str, now_us: int) -> tuple[TokenRecord, UserRecord] | None:
         row = await self._db.fetchrow("find_token", token_hash, now_us)
@@ -77,9 +75,7 @@ class UserTopic(StoreTopic):
         return [row["token_hash"] for row in rows]
 
     async def put_ticket(self, ticket: TicketRecord) -> None:
-        await self._db.execute(
-            "put_ticket", ticket.ticket_hash, ticket.user_id, ticket.token_hash, ticket.expires_us
-        )
+        await self._db.execute("put_ticket", ticket.ticket_hash, ticket.user_id, ticket.token_hash, ticket.expires_us)
 
     async def take_ticket(self, ticket_hash: str, now_us: int) -> tuple[TicketRecord, UserRecord] | None:
         row = await self._db.fetchrow("take_ticket", ticket_hash, now_us)

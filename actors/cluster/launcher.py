@@ -37,9 +37,7 @@ class RayLauncher:
     async def actors(self) -> list[str]:
         listed = await asyncio.to_thread(ray.util.list_named_actors, True)
         return [
-            actor["name"]
-            for actor in listed
-            if actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX)
+            actor["name"] for actor in listed if actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX)
         ]
 
 
@@ -51,9 +49,7 @@ def alive_nodes() -> list[Node]:
     ]
 
 
-async def start(
-    shell: type[_Shell], name: str, node_id: str, factory: str, settings: bytes, *, restarts: int
-) -> Any:
+async def start(shell: type[_Shell], name: str, node_id: str, factory: str, settings: bytes, *, restarts: int) -> Any:
     """Create a named shell on a node (creation talks to the GCS and blocks, so it runs in a thread)."""
 
     def create() -> Any:

@@ -41,9 +41,7 @@ def session_actor(name: str, node_id: str, data: bytes) -> SessionHost:
 def directory(name: str, node_id: str, data: bytes) -> DirectoryService:
     settings = _settings(data)
     launcher = RayLauncher(data)
-    return DirectoryService(
-        settings, create_store(settings.storage), SystemClock(), RayReach(), launcher
-    )
+    return DirectoryService(settings, create_store(settings.storage), SystemClock(), RayReach(), launcher)
 
 
 def janitor(name: str, node_id: str, data: bytes) -> JanitorService:

@@ -23,9 +23,7 @@ class _Shell:
     def __init__(self, factory: str, name: str, node_id: str, settings: bytes) -> None:
         module, _, function = factory.partition(":")
         self._name = name
-        self._service: Service = getattr(importlib.import_module(module), function)(
-            name, node_id, settings
-        )
+        self._service: Service = getattr(importlib.import_module(module), function)(name, node_id, settings)
         self._started: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -35,7 +33,7 @@ class _Shell:
         """Start the service; calling it again waits for the same start."""
         await self._once()
 
-    @ray.method(enable_task_events=False)
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     async def call(self, data: bytes) -> bytes:
         """One encoded command, one encoded reply."""
         if self._started is None or not self._started.done():

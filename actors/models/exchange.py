@@ -15,7 +15,13 @@ from collections.abc import Callable
 import aiohttp
 
 from actors.cancellation import CancellationToken, Cancelled
-from actors.errors import UpstreamError, UpstreamGarbage, UpstreamRefused, UpstreamTimeout, UpstreamUnavailable
+from actors.errors import (
+    UpstreamError,
+    UpstreamGarbage,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 
 _DRAIN_S = 0.05
 

@@ -46,11 +46,15 @@ def status_error(status: int, body: bytes, retry_after: str | None, redact: Reda
         if _is_quota(body):
             return UpstreamRefused(f"The quota at the model's server is used up (429){said}.")
         return UpstreamOverloaded(
-            f"The model's server limits our rate (429){said}.", retry_after_s=wait_s, detail={"status": status}
+            f"The model's server limits our rate (429){said}.",
+            retry_after_s=wait_s,
+            detail={"status": status},
         )
     if status >= 500 or status == 408:
         return UpstreamOverloaded(
-            f"The model's server is in trouble ({status}){said}.", retry_after_s=wait_s, detail={"status": status}
+            f"The model's server is in trouble ({status}){said}.",
+            retry_after_s=wait_s,
+            detail={"status": status},
         )
     hint = None
     if status in (401, 403):

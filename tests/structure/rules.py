@@ -1,4 +1,4 @@
-"""Rules about source text, as plain functions: each takes a module's text and returns what breaks the rule."""
+"""Rules about source text, as functions: each takes a module's text and returns what breaks the rule."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def product_files(*suffixes: str) -> list[Path]:
     return sorted(path for path in found if path.suffix in suffixes and "__pycache__" not in path.parts)
 
 
-def test_files() -> list[Path]:
+def suite_files() -> list[Path]:
     return sorted(path for path in (ROOT / "tests").rglob("*.py") if "__pycache__" not in path.parts)
 
 
@@ -69,9 +69,7 @@ def uses(text: str, forbidden: set[str]) -> list[str]:
 def imports(text: str, forbidden: set[str]) -> list[str]:
     """Which of these modules are imported, wholly or in part."""
     full_names = {full for _, full in _imported(ast.parse(text))}
-    return sorted(
-        {module for module in forbidden for full in full_names if f"{full}.".startswith(f"{module}.")}
-    )
+    return sorted({module for module in forbidden for full in full_names if f"{full}.".startswith(f"{module}.")})
 
 
 def sleeps(text: str) -> list[str]:

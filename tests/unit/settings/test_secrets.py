@@ -49,9 +49,7 @@ def test_the_description_does_not_show_secrets() -> None:
     settings = Settings(
         security=SecuritySettings(api_key=CANARY, bootstrap_admin_password=CANARY),
         storage=StorageSettings(url=f"postgresql://wunder:{CANARY}@db:5432/wunder?sslpassword={CANARY}"),
-        llm=LlmSettings(
-            models={"scripted": ModelSettings(api_key=CANARY, base_url=f"https://u:{CANARY}@h/v1")}
-        ),
+        llm=LlmSettings(models={"scripted": ModelSettings(api_key=CANARY, base_url=f"https://u:{CANARY}@h/v1")}),
     )
     tree = describe(settings)
     assert CANARY not in str(tree)

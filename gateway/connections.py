@@ -1,0 +1,108 @@
+"""The open WebSockets and event streams of a gateway: counted, limited, closed when their token ends or we drain."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import Counter
+from typing import Protocol
+
+from aiohttp import web
+
+from actors.errors import WunderError
+from actors.loop import Loop
+from gateway.auth import Auth, Principal
+from gateway.errors import RateLimited
+from gateway.protocol import CloseCode
+from gateway.settings import GatewaySettings
+
+
+class Connection(Protocol):
+    """A long-lived response."""
+
+    kind: str
+    principal: Principal
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close; the client may resume elsewhere unless the code says otherwise."""
+
+    def stalled_s(self) -> float:
+        """How long its socket has taken nothing."""
+
+
+class Connections:
+    """Every long-lived response of this gateway."""
+
+    def __init__(self, settings: GatewaySettings, auth: Auth, *, revalidate_s: float) -> None:
+        self._settings = settings
+        self._auth = auth
+        self._open: set[Connection] = set()
+        self._per_user: Counter[str] = Counter()
+        self.draining = False
+        self._upkeep = Loop("connections-upkeep", self._keep, interval_s=5.0)
+        self._revalidate = Loop("revalidate", self._revalidate_all, interval_s=revalidate_s)
+        auth.on_token_ended(self.end_token)
+
+    def start(self) -> None:
+        self._upkeep.start()
+        self._revalidate.start()
+
+    async def stop(self) -> None:
+        await self._upkeep.stop()
+        await self._revalidate.stop()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def count(self, kind: str) -> int:
+        return sum(c.kind == kind for c in self._open)
+
+    def check_room(self, principal: Principal) -> None:
+        """`RateLimited` when the gateway or the user has too many connections."""
+        if len(self._open) >= self._settings.max_connections:
+            raise RateLimited("this gateway has too many connections", retry_after_s=5.0)
+        if self._per_user[principal.user_id] >= self._settings.max_connections_per_user:
+            raise RateLimited("this user has too many connections", retry_after_s=5.0)
+
+    def add(self, connection: Connection) -> None:
+        self._open.add(connection)
+        self._per_user[connection.principal.user_id] += 1
+
+    def remove(self, connection: Connection) -> None:
+        if connection in self._open:
+            self._open.remove(connection)
+            user_id = connection.principal.user_id
+            self._per_user[user_id] -= 1
+            if not self._per_user[user_id]:
+                del self._per_user[user_id]
+
+    def end_token(self, token_hash: str) -> None:
+        """Close what was opened with a token that has ended."""
+        for connection in [c for c in self._open if c.principal.token_hash == token_hash]:
+            connection.close(CloseCode.TOKEN_ENDED, "token ended")
+
+    def drain(self) -> None:
+        """Send everybody elsewhere: they resume there."""
+        self.draining = True
+        for connection in list(self._open):
+            connection.close(CloseCode.DRAINING, "draining")
+
+    async def _keep(self) -> None:
+        for connection in list(self._open):
+            if connection.stalled_s() > self._settings.slow_client_timeout_s:
+                connection.close(CloseCode.TOO_SLOW, "too slow")
+
+    async def _revalidate_all(self) -> None:
+        for connection in list(self._open):
+            with contextlib.suppress(WunderError):
+                if not await self._auth.revalidate(connection.principal):
+                    connection.close(CloseCode.TOKEN_ENDED, "token ended")
+
+
+def bound_send_buffer(request: web.Request, size: int) -> None:
+    """Keep the kernel from hiding megabytes of a reader that does not read."""
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)

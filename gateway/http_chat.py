@@ -1,0 +1,382 @@
+"""HTTP handlers of /wunder and /wunder/chat: questions, sessions, messages, resume, events, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import msgspec
+from aiohttp import web
+
+from actors.clock import Clock, isoformat
+from actors.errors import (
+    InvalidRequest,
+    ServiceUnavailable,
+    SessionNotFound,
+    UpstreamError,
+    UpstreamTimeout,
+    WunderError,
+)
+from actors.events import encode_json, from_record, gap
+from actors.messages import Done, DropSession, Event, Submitted
+from gateway.answers import wait_for_answer
+from gateway.auth import Auth, Principal
+from gateway.connections import Connections
+from gateway.http_common import json_response, ok, read_json
+from gateway.owners import Owners
+from gateway.protocol import (
+    AskBody,
+    CancelBody,
+    CreateSessionBody,
+    MessageBody,
+    TurnOptions,
+    UpdateSessionBody,
+    cursor,
+)
+from gateway.settings import Settings
+from gateway.sse import EventStream
+from gateway.topics import Topics
+from gateway.turns import Started, Turns
+from storage.records import (
+    EventRecord,
+    MessageRecord,
+    SessionId,
+    SessionRecord,
+    TaskRecord,
+    UserId,
+)
+from storage.segments import cut
+from storage.store import AsyncStorageBackend
+
+_RUNNING = ("queued", "running")
+
+
+class ChatHandlers:
+    """What the chat routes need."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: AsyncStorageBackend,
+        clock: Clock,
+        auth: Auth,
+        connections: Connections,
+        topics: Topics,
+        turns: Turns,
+        owners: Owners,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._auth = auth
+        self._connections = connections
+        self._topics = topics
+        self._turns = turns
+        self._owners = owners
+
+    # -- turns ---------------------------------------------------------------------------------------------------
+
+    async def ask(self, request: web.Request) -> web.StreamResponse:
+        principal = await self._auth.authenticate(request)
+        body = await read_json(request, AskBody)
+        user_id = self._auth.acting_user(principal, body.user_id)
+        started = await self._start(user_id, body.question, body, session_id=body.session_id, agent_id=body.agent_id)
+        return await self._answer(request, principal, started, stream=body.stream)
+
+    async def post_message(self, request: web.Request) -> web.StreamResponse:
+        principal = await self._auth.authenticate(request)
+        body = await read_json(request, MessageBody)
+        session = await self._visible(request, principal)
+        started = await self._start(session.user_id, body.content, body, session_id=session.session_id, agent_id=None)
+        return await self._answer(request, principal, started, stream=body.stream)
+
+    async def _start(
+        self,
+        user_id: UserId,
+        content: str,
+        options: TurnOptions,
+        *,
+        session_id: str | None,
+        agent_id: str | None,
+    ) -> Started:
+        self._check_serving()
+        return await self._turns.start(user_id, content, options, session_id=session_id, agent_id=agent_id)
+
+    async def _answer(
+        self, request: web.Request, principal: Principal, started: Started, *, stream: bool
+    ) -> web.StreamResponse:
+        submitted = started.submitted
+        if stream:
+            self._connections.check_room(principal)
+            limits = {
+                "cursor": submitted.after,
+                "turn_id": submitted.turn_id,
+                "until_turn": submitted.turn_id,
+            }
+            return await self._stream(request, principal).run(
+                self._connections, self._topics, started.topic, first=[], limits=limits
+            )
+        if submitted.status == "queued":
+            return json_response({"ok": True, "data": queued_view(submitted)}, 202)
+        if submitted.status not in _RUNNING:
+            task = await self._store.get_task(submitted.turn_id)
+            if task is None:
+                raise SessionNotFound("the turn is not there any more")
+            return task_answer(task)
+        answer = await wait_for_answer(self._topics, started.topic, submitted.turn_id, submitted.after)
+        final = answer.final or {}
+        return answer_response(
+            submitted.session_id,
+            answer.status,
+            answer=final.get("answer"),
+            usage=final.get("usage"),
+            stop_reason=final.get("stop_reason"),
+            error=answer.error,
+        )
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        session = await self._visible(request, principal)
+        body = await read_json(request, CancelBody) if request.can_read_body else CancelBody()
+        receipt = await self._turns.cancel(session.session_id, session.user_id, body.turn_id)
+        return ok({"cancelled": receipt.cancelled, "turn_id": receipt.turn_id, "status": receipt.status})
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    async def create_session(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        body = await read_json(request, CreateSessionBody)
+        self._turns.check_agent(body.agent_id)
+        now_us = self._clock.now_us()
+        record = await self._store.create_session(
+            SessionRecord(
+                session_id=SessionId(self._clock.new_id("ses")),
+                user_id=self._auth.acting_user(principal, body.user_id),
+                title=body.title,
+                agent_id=body.agent_id,
+                created_us=now_us,
+                updated_us=now_us,
+            )
+        )
+        return ok(session_view(record), 201)
+
+    async def list_sessions(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        page = number(request.query, "page", default=1, low=1, high=1_000_000)
+        size = number(request.query, "page_size", default=20, low=1, high=200)
+        everybody = principal.is_admin and request.query.get("user_id") == "*"
+        user_id = None if everybody else self._auth.acting_user(principal, request.query.get("user_id"))
+        found = await self._store.list_sessions(
+            user_id,
+            agent_id=request.query.get("agent_id"),
+            offset=(page - 1) * size,
+            limit=size,
+        )
+        return ok({"total": found.total, "items": [session_view(item) for item in found.items]})
+
+    async def get_session(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        session = await self._visible(request, principal)
+        limit = number(request.query, "limit", default=50, low=1, high=500)
+        before = request.query.get("before")
+        messages = await self._store.page_messages(
+            session.session_id, before=cursor(before, "before") if before else None, limit=limit
+        )
+        active = await self._store.active_task(session.session_id)
+        view = session_view(session)
+        view["running"] = active is not None
+        view["active_turn_id"] = active.turn_id if active else None
+        return ok({"session": view, "messages": [message_view(m) for m in messages]})
+
+    async def update_session(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        body = await read_json(request, UpdateSessionBody)
+        session = await self._visible(request, principal)
+        changed = await self._store.update_session(
+            session.session_id,
+            title=body.title,
+            archived=body.archived,
+            now_us=self._clock.now_us(),
+        )
+        return ok(session_view(changed or session))
+
+    async def delete_session(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        session = await self._visible(request, principal)
+        deleted = await self._store.delete_session(session.session_id)
+        if session.owner_id is not None:
+            await self._drop(session.session_id)
+        return ok({"deleted": deleted, "session_id": session.session_id})
+
+    async def _drop(self, session_id: SessionId) -> None:
+        try:
+            await self._owners.ask(session_id, DropSession(session_id=session_id), Done, timeout_s=2.0)
+        except WunderError:
+            # The row is gone: whatever its owner still writes is refused.
+            return
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    async def resume(self, request: web.Request) -> web.StreamResponse:
+        self._check_serving()
+        principal = await self._auth.authenticate(request)
+        self._connections.check_room(principal)
+        session_id = SessionId(request.match_info["session_id"])
+        text = request.query.get("after_event_id")
+        field = "after_event_id" if text is not None else "Last-Event-ID"
+        after = cursor(text if text is not None else request.headers.get("Last-Event-ID", "0"), field)
+        watch = request.query.get("watch", "") in ("1", "true")
+        user_id = None if principal.is_admin else principal.user_id
+        topic, following = await self._topics.follow(session_id, user_id)
+        first: list[Event] = []
+        if after > following.latest:
+            first.append(impossible(session_id, following.epoch, after, following.latest, self._clock))
+            after = following.latest
+        limits: dict[str, Any] = {"cursor": after}
+        if not watch:
+            limits["until_turn"] = following.active_turn
+            limits["until_seq"] = None if following.active_turn else following.latest
+        return await self._stream(request, principal).run(
+            self._connections, self._topics, topic, first=first, limits=limits
+        )
+
+    async def events(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        session = await self._visible(request, principal)
+        after = cursor(request.query.get("after", "0"), "after")
+        limit = number(request.query, "limit", default=200, low=1, high=1000)
+        records = await self._store.read_events(session.session_id, after=after, limit=limit, max_bytes=1_048_576)
+        active = await self._store.active_task(session.session_id)
+        last = records[-1].seq if records else await self._store.last_event_seq(session.session_id)
+        return ok(
+            {
+                "events": [event_view(r) for r in with_gaps(records, after, last, self._clock.now_us())],
+                "running": active is not None,
+                "last_event_id": last,
+            }
+        )
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _stream(self, request: web.Request, principal: Principal) -> EventStream:
+        return EventStream(request, principal, self._settings.gateway, self._clock)
+
+    def _check_serving(self) -> None:
+        if self._connections.draining:
+            raise ServiceUnavailable("this gateway is draining", retry_after_s=1.0)
+
+    async def _visible(self, request: web.Request, principal: Principal) -> SessionRecord:
+        """The session in the path; for anybody else it does not exist."""
+        session = await self._store.get_session(SessionId(request.match_info["session_id"]))
+        if session is None or not principal.may_see(session.user_id):
+            raise SessionNotFound("there is no such session")
+        return session
+
+
+def number(query: Mapping[str, str], name: str, *, default: int, low: int, high: int) -> int:
+    """A whole number of the query string within bounds; `InvalidRequest` names it otherwise."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or not low <= int(text) <= high:
+        raise InvalidRequest(f"{name}: expected a number from {low} to {high}, got {text[:40]!r}", field=name)
+    return int(text)
+
+
+def session_view(session: SessionRecord) -> dict[str, Any]:
+    return {
+        "session_id": session.session_id,
+        "user_id": session.user_id,
+        "title": session.title,
+        "agent_id": session.agent_id,
+        "archived": session.archived,
+        "created_at": isoformat(session.created_us),
+        "updated_at": isoformat(session.updated_us),
+        "message_count": session.message_count,
+    }
+
+
+def message_view(message: MessageRecord) -> dict[str, Any]:
+    return {
+        **msgspec.json.decode(message.body),
+        "position": message.position,
+        "turn_id": message.turn_id,
+        "created_at": isoformat(message.created_us),
+    }
+
+
+def queued_view(submitted: Submitted) -> dict[str, Any]:
+    return {
+        "queued": True,
+        "queue_id": submitted.turn_id,
+        "turn_id": submitted.turn_id,
+        "session_id": submitted.session_id,
+        "position": submitted.position,
+        "reason": submitted.reason,
+    }
+
+
+def event_view(event: Event) -> dict[str, Any]:
+    return {"event": event.kind, "id": event.seq, "data": msgspec.Raw(event.body)}
+
+
+def with_gaps(records: list[EventRecord], after: int, last: int, now_us: int) -> list[Event]:
+    """A page of stored events, with a `gap` wherever numbers are missing."""
+    events: list[Event] = []
+    for record in records:
+        event = from_record(cut(record, after), 0)
+        if event.first_seq > after + 1 and event.kind != "rewind":
+            missing = gap(record.session_id, 0, first=after + 1, oldest=event.first_seq, latest=last, now_us=now_us)
+            events.append(missing)
+        events.append(event)
+        after = event.seq
+    return events
+
+
+def impossible(session_id: SessionId, epoch: int, after: int, latest: int, clock: Clock) -> Event:
+    """The first event for a cursor that no reader can have: the stream goes on after `latest`."""
+    made = gap(session_id, epoch, first=after, oldest=latest + 1, latest=latest, now_us=clock.now_us())
+    return msgspec.structs.replace(made, first_seq=latest, seq=latest)
+
+
+def task_answer(task: TaskRecord) -> web.Response:
+    """The answer of a turn that had ended before."""
+    return answer_response(
+        task.session_id,
+        task.status,
+        answer=task.answer,
+        usage=msgspec.json.decode(task.usage) if task.usage else None,
+        stop_reason=task.stop_reason,
+        error=msgspec.json.decode(task.error) if task.error else None,
+    )
+
+
+def answer_response(
+    session_id: str,
+    status: str,
+    *,
+    answer: str | None,
+    usage: Any,
+    stop_reason: str | None,
+    error: dict[str, Any] | None,
+) -> web.Response:
+    """200 with the answer; a failed turn is the error it failed with."""
+    if status == "failed":
+        raise_failed(error or {})
+    body = {
+        "session_id": session_id,
+        "answer": answer,
+        "usage": usage,
+        "stop_reason": stop_reason or status,
+    }
+    return web.Response(body=encode_json(body), content_type="application/json")
+
+
+def raise_failed(error: dict[str, Any]) -> NoReturn:
+    """The error event of a turn, as an HTTP error."""
+    message = str(error.get("message", "the turn failed"))
+    if error.get("code") == UpstreamTimeout.code:
+        raise UpstreamTimeout(message)
+    if error.get("code") == UpstreamError.code:
+        raise UpstreamError(message)
+    raise WunderError(message)

@@ -1,0 +1,163 @@
+"""OpenAPI 3.1, made from the routes that are served and the types that decode their bodies."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.errors import AuthRequired, MethodNotAllowed, PermissionDenied, RateLimited, RequestTimeout
+from gateway.http_auth import LoginBody, PasswordBody, ProfileBody, RegisterBody
+from gateway.protocol import (
+    PROTOCOL_VERSION,
+    AskBody,
+    CancelBody,
+    CreateSessionBody,
+    MessageBody,
+    UpdateSessionBody,
+)
+from storage.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
+
+_STREAM = "text/event-stream"
+_PARAMETER = re.compile(r"{(\w+)}")
+
+BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
+    ("POST", "/wunder"): AskBody,
+    ("POST", "/wunder/chat/sessions"): CreateSessionBody,
+    ("PATCH", "/wunder/chat/sessions/{session_id}"): UpdateSessionBody,
+    ("POST", "/wunder/chat/sessions/{session_id}/messages"): MessageBody,
+    ("POST", "/wunder/chat/sessions/{session_id}/cancel"): CancelBody,
+    ("POST", "/wunder/auth/register"): RegisterBody,
+    ("POST", "/wunder/auth/login"): LoginBody,
+    ("POST", "/wunder/auth/password"): PasswordBody,
+    ("PATCH", "/wunder/auth/me"): ProfileBody,
+}
+SUMMARIES: dict[tuple[str, str], str] = {
+    ("POST", "/wunder"): "Ask a question; the answer streams, or comes as JSON with stream=false",
+    ("POST", "/wunder/chat/sessions"): "Create a session",
+    ("GET", "/wunder/chat/sessions"): "List the caller's sessions, newest first",
+    ("GET", "/wunder/chat/sessions/{session_id}"): "A session and its newest messages",
+    ("PATCH", "/wunder/chat/sessions/{session_id}"): "Rename or archive a session",
+    ("DELETE", "/wunder/chat/sessions/{session_id}"): "Delete a session and everything of it",
+    ("POST", "/wunder/chat/sessions/{session_id}/messages"): "Send a message; like POST /wunder",
+    ("GET", "/wunder/chat/sessions/{session_id}/resume"): "Stream from a cursor until the turn ends",
+    ("GET", "/wunder/chat/sessions/{session_id}/events"): "A page of stored events",
+    ("POST", "/wunder/chat/sessions/{session_id}/cancel"): "Cancel a turn; the answer is a receipt",
+    ("GET", "/wunder/chat/ws"): "WebSocket of a user",
+    ("GET", "/wunder/ws"): "WebSocket of an API key",
+    ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, permits and queues",
+    ("POST", "/wunder/auth/register"): "Create an account and sign in",
+    ("POST", "/wunder/auth/login"): "Sign in",
+    ("POST", "/wunder/auth/logout"): "End the token of this request",
+    ("POST", "/wunder/auth/password"): "Change the password and end the other tokens",
+    ("POST", "/wunder/auth/ticket"): "A single-use ticket for a browser's WebSocket or EventSource",
+    ("GET", "/wunder/auth/me"): "Who am I",
+    ("PATCH", "/wunder/auth/me"): "Change the profile",
+    ("GET", "/healthz"): "This process answers",
+    ("GET", "/readyz"): "This gateway can serve",
+    ("GET", "/metrics"): "Prometheus metrics",
+    ("GET", "/openapi.json"): "This document",
+}
+_PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+_OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"})
+_STREAMS = frozenset(
+    {
+        "/wunder",
+        "/wunder/chat/sessions/{session_id}/messages",
+        "/wunder/chat/sessions/{session_id}/resume",
+    }
+)
+_ERRORS = (
+    InvalidRequest,
+    AuthRequired,
+    PermissionDenied,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    Conflict,
+    PayloadTooLarge,
+    RateLimited,
+)
+
+
+def document(app: web.Application, version: str) -> dict[str, Any]:
+    """The whole document for what `app` serves."""
+    types = sorted(set(BODIES.values()), key=lambda t: t.__name__)
+    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schemas["Error"] = _error_schema()
+    paths: dict[str, dict[str, Any]] = {}
+    for route in app.router.routes():
+        resource = route.resource
+        if resource is None or route.method not in ("GET", "POST", "PATCH", "DELETE"):
+            continue
+        paths.setdefault(resource.canonical, {})[route.method.lower()] = _operation(route.method, resource.canonical)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Wunder",
+            "version": version,
+            "description": f"Agent backend. Wire protocol version {PROTOCOL_VERSION}.",
+        },
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def _operation(method: str, path: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if path in _STREAMS:
+        content[_STREAM] = {"schema": {"type": "string"}}
+    operation: dict[str, Any] = {
+        "summary": SUMMARIES[(method, path)],
+        "operationId": f"{method.lower()}_{re.sub(r'[^a-z]+', '_', path).strip('_')}",
+        "responses": {
+            "200": {"description": "Done", "content": content},
+            **{str(error.status): _error_response(error.__doc__ or "") for error in _ERRORS},
+        },
+        "security": [] if path in _PUBLIC | _OPEN else [{"token": []}, {"apiKey": []}],
+    }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(path)
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    body = BODIES.get((method, path))
+    if body is not None:
+        reference = {"$ref": f"#/components/schemas/{body.__name__}"}
+        operation["requestBody"] = {"content": {"application/json": {"schema": reference}}}
+    return operation
+
+
+def _error_response(description: str) -> dict[str, Any]:
+    reference = {"$ref": "#/components/schemas/Error"}
+    return {
+        "description": description.partition("\n")[0],
+        "content": {"application/json": {"schema": reference}},
+    }
+
+
+def _error_schema() -> dict[str, Any]:
+    text = {"type": "string"}
+    properties = {
+        "code": text,
+        "message": text,
+        "status": {"type": "integer"},
+        "hint": {"type": ["string", "null"]},
+        "trace_id": text,
+        "timestamp": text,
+    }
+    error = {"type": "object", "properties": properties, "required": list(properties)}
+    return {
+        "type": "object",
+        "properties": {"ok": {"const": False}, "error": error},
+        "required": ["ok", "error"],
+    }

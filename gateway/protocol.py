@@ -1,0 +1,189 @@
+"""The wire's types: what clients may send, and the frames they get. In words: PROTOCOL.md."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from actors.errors import InvalidRequest
+from actors.messages import Event
+
+PROTOCOL_VERSION: Final = 1
+MAX_CONTENT_CHARS: Final = 200_000
+
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:@-]{1,128}$")]
+RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
+Content = Annotated[str, Meta(min_length=1, max_length=MAX_CONTENT_CHARS)]
+Key = Annotated[str, Meta(min_length=1, max_length=200)]
+Cursor = Annotated[int, Meta(ge=0)]
+Busy = Literal["enqueue", "reject", "interrupt"]
+
+
+class CloseCode:
+    """WebSocket close codes."""
+
+    GOING_AWAY: Final = 1001
+    POLICY: Final = 1008
+    TOO_BIG: Final = 1009
+    DRAINING: Final = 1012
+    TOKEN_ENDED: Final = 4401
+    NO_PONG: Final = 4408
+    TOO_MANY: Final = 4429
+    TOO_SLOW: Final = 4508
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A text, or a picture as a data URL."""
+
+    content: Annotated[str, Meta(max_length=1_000_000)]
+    name: Annotated[str, Meta(max_length=256)] | None = None
+    content_type: Annotated[str, Meta(max_length=128)] | None = None
+
+
+class ConfigOverrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one turn may change."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType = UNSET
+    max_rounds: Annotated[int, Meta(ge=1, le=100)] | UnsetType = UNSET
+    max_output: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    system_prompt: Annotated[str, Meta(max_length=100_000)] | UnsetType = UNSET
+
+
+class TurnOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What every way to start a turn takes besides its text."""
+
+    attachments: Annotated[tuple[Attachment, ...], Meta(max_length=16)] = ()
+    busy: Busy | None = None
+    allow_queue: bool = True
+    idempotency_key: Key | None = None
+    model_name: Annotated[str, Meta(max_length=128)] | None = None
+    tool_names: Annotated[tuple[str, ...], Meta(max_length=128)] | None = None
+    config_overrides: ConfigOverrides = ConfigOverrides()
+
+
+class AskBody(TurnOptions, frozen=True, kw_only=True):
+    """POST /wunder."""
+
+    question: Content
+    user_id: Id | None = None
+    session_id: Id | None = None
+    agent_id: Id | None = None
+    stream: bool = True
+
+
+class MessageBody(TurnOptions, frozen=True, kw_only=True):
+    """POST /wunder/chat/sessions/{id}/messages."""
+
+    content: Content
+    stream: bool = True
+
+
+class CreateSessionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /wunder/chat/sessions."""
+
+    title: Annotated[str, Meta(max_length=200)] = ""
+    agent_id: Id | None = None
+    user_id: Id | None = None
+
+
+class UpdateSessionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """PATCH /wunder/chat/sessions/{id}."""
+
+    title: Annotated[str, Meta(max_length=200)] | None = None
+    archived: bool | None = None
+
+
+class CancelBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /wunder/chat/sessions/{id}/cancel."""
+
+    turn_id: Id | None = None
+
+
+class ClientFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """Any frame of a client; `payload` is decoded by `type`."""
+
+    type: Annotated[str, Meta(max_length=64)]
+    request_id: RequestId | None = None
+    session_id: Id | None = None
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class ConnectPayload(msgspec.Struct, frozen=True, kw_only=True):
+    protocol_version: int | None = None
+    min_protocol_version: int | None = None
+    max_protocol_version: int | None = None
+    client: Any = None
+
+
+class StartPayload(TurnOptions, frozen=True, kw_only=True):
+    content: Content | None = None
+    question: Content | None = None
+    session_id: Id | None = None
+    agent_id: Id | None = None
+    user_id: Id | None = None
+    stream: bool = True
+
+
+class ResumePayload(msgspec.Struct, frozen=True, kw_only=True):
+    session_id: Id | None = None
+    after_event_id: Cursor | str = 0
+
+
+class WatchPayload(msgspec.Struct, frozen=True, kw_only=True):
+    session_id: Id | None = None
+    after_event_id: Cursor | str | None = None
+
+
+class CancelPayload(msgspec.Struct, frozen=True, kw_only=True):
+    request_id: RequestId | None = None
+    session_id: Id | None = None
+    turn_id: Id | None = None
+
+
+PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
+    "connect": ConnectPayload,
+    "start": StartPayload,
+    "resume": ResumePayload,
+    "watch": WatchPayload,
+    "cancel": CancelPayload,
+    "ping": ConnectPayload,
+}
+
+_encode = msgspec.json.Encoder().encode
+_DIGITS = re.compile(r"^[0-9]{1,18}$")
+
+
+def cursor(value: int | str, field: str = "after_event_id") -> int:
+    """A cursor as a number; `InvalidRequest` names the field."""
+    if isinstance(value, int) and 0 <= value < 10**18:
+        return value
+    if isinstance(value, str) and _DIGITS.match(value):
+        return int(value)
+    raise InvalidRequest(f"{field}: expected a number >= 0, got {str(value)[:40]!r}", field=field)
+
+
+def frame(type_: str, request_id: str | None, payload: Any) -> bytes:
+    """A frame to a client."""
+    message: dict[str, Any] = {"type": type_}
+    if request_id is not None:
+        message["request_id"] = request_id
+    message["payload"] = payload
+    return _encode(message)
+
+
+class EventFrames:
+    """Events as WebSocket frames of one request: only the number and the kind are written anew."""
+
+    def __init__(self, request_id: str) -> None:
+        self._head = b'{"type":"event","request_id":' + _encode(request_id) + b',"payload":{"event":"'
+
+    def __call__(self, event: Event) -> bytes:
+        return b'%b%b","id":%d,"data":%b}}' % (self._head, event.kind.encode(), event.seq, event.body)
+
+
+def sse_event(event: Event) -> bytes:
+    """An event as server-sent event."""
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.seq, event.kind.encode(), event.body)

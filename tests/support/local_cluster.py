@@ -1,0 +1,215 @@
+"""A whole Wunder in one process: real store, real gateway on a real port, plain method calls instead of Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.clock import SystemClock
+from actors.directory import JANITOR, Directory
+from actors.errors import ServiceUnavailable
+from actors.handles import Call, DirectoryHandle
+from actors.janitor import Janitor
+from actors.models.registry import Models
+from actors.placement import Node
+from actors.session_host import SessionHost
+from actors.settings import ActorSettings
+from actors.tools.registry import Tools
+from actors.turn_runner import Services
+from gateway.main import GatewayService
+from gateway.settings import Settings
+from storage.factory import create_store
+
+DIRECTORY = "directory"
+Handler = Callable[[bytes], Awaitable[bytes]]
+
+
+class LocalReach:
+    """Processes by name; `kill` makes one unreachable at once, `hang` makes its calls never return."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+        self._gone: dict[str, asyncio.Event] = {}
+        self._hung: set[str] = set()
+        self.calls = 0
+
+    def add(self, name: str, handler: Handler) -> None:
+        self._handlers[name] = handler
+        self._gone[name] = asyncio.Event()
+
+    def kill(self, name: str) -> None:
+        self._handlers.pop(name, None)
+        if name in self._gone:
+            self._gone[name].set()
+
+    def hang(self, name: str) -> None:
+        self._hung.add(name)
+
+    def wake(self, name: str) -> None:
+        self._hung.discard(name)
+
+    def actor(self, name: str) -> Call:
+        async def call(data: bytes) -> bytes:
+            self.calls += 1
+            if name in self._hung:
+                await asyncio.Event().wait()
+            handler = self._handlers.get(name)
+            gone = self._gone.get(name)
+            if handler is None or gone is None:
+                raise ServiceUnavailable(f"{name} is not there")
+            answer: asyncio.Future[bytes] = asyncio.ensure_future(handler(data))
+            death = asyncio.ensure_future(gone.wait())
+            try:
+                await asyncio.wait({answer, death}, return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done():
+                    raise ServiceUnavailable(f"{name} died")
+                return answer.result()
+            finally:
+                answer.cancel()
+                death.cancel()
+
+        return call
+
+    async def gone(self, name: str) -> None:
+        event = self._gone.get(name)
+        if event is not None:
+            await event.wait()
+
+
+class LocalLauncher:
+    """Starts session hosts as objects."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+
+    async def nodes(self) -> list[Node]:
+        return [Node("node", 2.0)]
+
+    async def start_actor(self, node_id: str) -> str:
+        return await self._cluster.start_host()
+
+    async def actors(self) -> list[str]:
+        return list(self._cluster.hosts)
+
+
+class LocalCluster:
+    """Builds everything; `crash` ends a host as kill -9 would: nothing is flushed, nothing is told."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.actor_settings: ActorSettings = settings.for_actors()
+        self.reach = LocalReach()
+        self.hosts: dict[str, SessionHost] = {}
+        self.gateways: dict[str, GatewayService] = {}
+        self._numbers = itertools.count(1)
+        self._directory: Directory | None = None
+        self._janitor: Janitor | None = None
+
+    @property
+    def url(self) -> str:
+        return next(iter(self.gateways.values())).address
+
+    async def start(self, gateways: int = 1) -> None:
+        store = create_store(self.settings.storage)
+        await store.open()
+        await store.migrate()
+        await store.close()
+        await self.start_directory()
+        handle = DirectoryHandle(self.reach.actor(DIRECTORY))
+        self._janitor = Janitor(
+            self.actor_settings, create_store(self.settings.storage), SystemClock(), handle, self.reach
+        )
+        self.reach.add(JANITOR, self._janitor.handle)
+        await self._janitor.start()
+        for _ in range(gateways):
+            await self.start_gateway()
+
+    async def start_directory(self) -> None:
+        launcher = LocalLauncher(self)
+        store = create_store(self.settings.storage)
+        self._directory = Directory(self.actor_settings, store, SystemClock(), self.reach, launcher)
+        self.reach.add(DIRECTORY, self._directory.handle)
+        await self._directory.start()
+
+    async def restart_directory(self) -> None:
+        """The directory forgets everything and comes back."""
+        assert self._directory is not None
+        self.reach.kill(DIRECTORY)
+        await self._directory.stop()
+        await self.start_directory()
+
+    async def start_gateway(self) -> GatewayService:
+        name = f"gateway-{next(self._numbers)}"
+        handle = DirectoryHandle(self.reach.actor(DIRECTORY))
+        store = create_store(self.settings.storage)
+        gateway = GatewayService(self.settings, store, handle, self.reach, name=name, node_id="node")
+        self.reach.add(name, gateway.handle)
+        await gateway.start()
+        self.gateways[name] = gateway
+        return gateway
+
+    async def start_host(self) -> str:
+        name = f"host-{next(self._numbers)}"
+        services = Services(
+            settings=self.actor_settings,
+            store=create_store(self.settings.storage),
+            clock=SystemClock(),
+            models=Models(self.actor_settings.llm),
+            tools=Tools(self.actor_settings.tools),
+        )
+        handle = DirectoryHandle(self.reach.actor(DIRECTORY))
+        host = SessionHost(services, handle, self.reach, actor=name, node_id="node")
+        self.reach.add(name, host.handle)
+        self.hosts[name] = host
+        await host.start()
+        return name
+
+    async def crash(self, name: str) -> None:
+        host = self.hosts.pop(name)
+        self.reach.kill(name)
+        await host.crash()
+
+    async def stop(self) -> None:
+        for name, gateway in list(self.gateways.items()):
+            await gateway.stop()
+            self.reach.kill(name)
+        if self._janitor is not None:
+            await self._janitor.stop()
+        if self._directory is not None:
+            await self._directory.stop()
+        for name, host in list(self.hosts.items()):
+            await host.stop()
+            self.reach.kill(name)
+        await asyncio.sleep(0)
+
+
+def local_settings(tmp_path: Path, storage_url: str | None = None, **sections: dict[str, Any]) -> Settings:
+    """Settings for a test: a free port, quick hashing, an API key, and what the test says."""
+    tree: dict[str, dict[str, Any]] = {
+        "server": {"port": 0, "data_dir": str(tmp_path), "dashboard_port": 0},
+        "storage": {"url": storage_url or f"sqlite:///{tmp_path}/wunder.db"},
+        "security": {"api_key": "test-api-key"},
+        "auth": {"hash_memory_kib": 64, "network_rate_per_minute": 1e6, "network_burst": 100_000},
+        "llm": {"models": {"scripted": {"scripted_delay_ms": 0.0}}},
+        "observability": {"log_level": "error"},
+    }
+    for section, values in sections.items():
+        tree.setdefault(section, {}).update(values)
+    return msgspec.convert(tree, Settings)
+
+
+@contextlib.asynccontextmanager
+async def local_cluster(settings: Settings, gateways: int = 1) -> AsyncIterator[LocalCluster]:
+    """A running cluster that is stopped at the end, whatever happens."""
+    cluster = LocalCluster(settings)
+    try:
+        await cluster.start(gateways)
+        yield cluster
+    finally:
+        await cluster.stop()
