@@ -165,6 +165,7 @@ class Directory:
             return current.name
         chosen = await self._choose(command.avoid)
         placement.assign(session_id, chosen)
+        self._start_wanted()
         return chosen.name
 
     async def _choose(self, avoid: str | None) -> ActorInfo:
@@ -173,9 +174,9 @@ class Directory:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 while True:
                     chosen = self._placement.choose(avoid)
-                    self._start_wanted()
                     if chosen is not None:
                         return chosen
+                    self._start_wanted()
                     async with self._changed:
                         await self._changed.wait()
         except TimeoutError:

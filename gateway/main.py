@@ -113,7 +113,7 @@ class GatewayService:
         self.connections.start()
         self._health.start()
         server = self._settings.server
-        self._runner = web.AppRunner(self.app, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(self.app, access_log=None, handler_cancellation=True, lingering_time=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, server.host, server.port, backlog=_BACKLOG, ssl_context=tls(self._settings))
         try:

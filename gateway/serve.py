@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from actors.clock import SystemClock
+from actors.cluster.environment import prepare_environment
 from actors.errors import ServiceUnavailable, WunderError
 from actors.logs import configure_logs, log
 from gateway.bootstrap import FirstAdmin, bootstrap_admin
@@ -100,13 +101,15 @@ async def prepare_store(settings: Settings) -> FirstAdmin | None:
 
 
 def _join_cluster(settings: Settings, data_dir: Path) -> str:
-    from actors.cluster.local import attach, start_local  # noqa: PLC0415 - Ray is imported only to serve
-
     server = settings.server
+    if not server.ray_address:
+        prepare_environment(data_dir)
+    from actors.cluster.local import attach, start_local  # noqa: PLC0415 - Ray reads its environment at import
+
     if server.ray_address:
         attach(server.ray_address)
         return ""
-    return start_local(data_dir, dashboard_port=server.dashboard_port or None)
+    return start_local(dashboard_port=server.dashboard_port or None)
 
 
 async def _run(settings: Settings, admin: FirstAdmin | None, dashboard: str) -> int:

@@ -54,11 +54,15 @@ async def start(shell: type[_Shell], name: str, node_id: str, factory: str, sett
 
     def create() -> Any:
         strategy = NodeAffinitySchedulingStrategy(node_id, soft=restarts != 0)
-        return (
-            remote(shell, restarts=restarts)
-            .options(name=name, namespace=NAMESPACE, scheduling_strategy=strategy, get_if_exists=True)
-            .remote(factory, name, node_id, settings)
+        actor = remote(
+            shell,
+            restarts=restarts,
+            name=name,
+            namespace=NAMESPACE,
+            scheduling_strategy=strategy,
+            get_if_exists=True,
         )
+        return actor.remote(factory, name, node_id, settings)
 
     return await asyncio.to_thread(create)
 

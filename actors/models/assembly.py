@@ -24,7 +24,7 @@ class _Call:
 
 
 class Assembly:
-    """Takes payloads, gives deltas; `completed()` is the round once `finished`."""
+    """Takes payloads, gives deltas; `began` with the first content, `completed()` is the round once `finished`."""
 
     def __init__(self, redact: Redactor, new_call_id: Callable[[], str]) -> None:
         self._redact = redact
@@ -34,6 +34,7 @@ class Assembly:
         self._calls: dict[int, _Call] = {}
         self._usage = Usage()
         self._stop_reason: str | None = None
+        self.began = False
         self.done = False
 
     @property
@@ -61,12 +62,15 @@ class Assembly:
         if delta is None:
             return None
         if delta.tool_calls:
+            self.began = True
             for part in delta.tool_calls:
                 self._add_call(part)
         if text := delta.content or delta.refusal:
+            self.began = True
             self._content.append(text)
             return Delta(text)
         if text := delta.reasoning_content or delta.reasoning:
+            self.began = True
             self._reasoning.append(text)
             return Delta(text, "reasoning_delta")
         return None

@@ -18,7 +18,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
     def delay_s(self, failures: int, retry_after_s: float | None) -> float:
         """After the `failures`-th failure in a row. A Retry-After is never undercut below its cap."""
-        jittered = self.draw() * min(self.max_s, self.base_s * 2 ** (failures - 1))
+        jittered = self.draw() * min(self.max_s, self.base_s * 2.0 ** (failures - 1))
         if retry_after_s is None:
             return jittered
         return min(retry_after_s, self.max_retry_after_s) + min(jittered, self.base_s)

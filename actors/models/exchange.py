@@ -43,7 +43,7 @@ class Exchange:
         self._expired = False
         self._opening: asyncio.Task[None] | None = None
         self._response: aiohttp.ClientResponse | None = None
-        self._remove: Callable[[], None] = lambda: None
+        self._remove: Callable[[], object] = lambda: None
 
     async def __aenter__(self) -> Exchange:
         self._remove = self._token.add_callback(self._abort)

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import aiohttp
 
@@ -63,7 +64,7 @@ class OpenAiModel:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def stream(self, request: ModelRequest, token: CancellationToken) -> AsyncIterator[ModelPart]:
+    async def stream(self, request: ModelRequest, token: CancellationToken) -> AsyncGenerator[ModelPart, None]:
         """See `Model.stream`."""
         body = request_body(
             request,
@@ -76,9 +77,10 @@ class OpenAiModel:
         while True:
             self._pass_breaker()
             try:
-                async for part in self._attempt(body, token):
-                    begun = True
-                    yield part
+                async with aclosing(self._attempt(body, token)) as parts:
+                    async for part in parts:
+                        begun = True
+                        yield part
                 return
             except UpstreamError as error:
                 failures += 1
@@ -96,7 +98,7 @@ class OpenAiModel:
         if self._session is not None:
             await self._session.close()
 
-    async def _attempt(self, body: bytes, token: CancellationToken) -> AsyncIterator[ModelPart]:
+    async def _attempt(self, body: bytes, token: CancellationToken) -> AsyncGenerator[ModelPart, None]:
         """One request. The breaker hears how it went, whichever way it ends."""
         settings, told = self._settings, False
         try:
@@ -104,11 +106,12 @@ class OpenAiModel:
                 await exchange.open(self._open_session(), self._url, body, self._headers)
                 await self._check_head(exchange)
                 assembly = Assembly(self._redact, self._new_call_id)
-                async for delta in _deltas(exchange, assembly, token):
-                    if not told:
-                        told = True
-                        self._breaker.succeeded()
-                    yield delta
+                async with aclosing(_deltas(exchange, assembly, token)) as deltas:
+                    async for delta in deltas:
+                        if not told:
+                            told = True
+                            self._breaker.succeeded()
+                        yield delta
                 completed = assembly.completed()
                 await exchange.drain()
             told = True
@@ -170,7 +173,7 @@ class OpenAiModel:
         return self._clock.new_id("call")
 
 
-async def _deltas(exchange: Exchange, assembly: Assembly, token: CancellationToken) -> AsyncIterator[Delta]:
+async def _deltas(exchange: Exchange, assembly: Assembly, token: CancellationToken) -> AsyncGenerator[Delta, None]:
     lines = DataLines()
     while not assembly.done:
         try:
@@ -183,7 +186,8 @@ async def _deltas(exchange: Exchange, assembly: Assembly, token: CancellationTok
             if not payload:
                 continue
             delta = assembly.feed(payload)
-            exchange.heard()
+            if assembly.began:
+                exchange.heard()
             if delta is not None:
                 if token.reason is not None:
                     token.raise_if_cancelled()

@@ -15,7 +15,7 @@ class Pause:
         self._token = token
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._remove: Callable[[], None] | None = None
+        self._remove: Callable[[], object] | None = None
 
     async def __aenter__(self) -> Pause:
         self._remove = self._token.add_callback(self._wake)

@@ -1,0 +1,42 @@
+"""The client commands: `wunder chat` and `wunder status`. They speak the public protocol only."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from gateway.cli.chat import run_chat
+from gateway.cli.status import run_status
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[Any]
+
+__all__ = ["add_parsers", "run_chat", "run_status"]
+
+DEFAULT_URL = "http://127.0.0.1:18000"
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add the client commands; each sets `run`, which takes the parsed options and returns the exit code."""
+    chat = commands.add_parser(
+        "chat",
+        help="talk to an agent in the terminal",
+        description="Talk to an agent. Ctrl-C cancels the answer that is coming, twice leaves.",
+        epilog="WUNDER_TOKEN is used instead of signing in. A token is kept in ~/.config/wunder.",
+    )
+    chat.add_argument("--url", default=DEFAULT_URL, help="where Wunder is (default: %(default)s)")
+    chat.add_argument("--user", help="user name to sign in with")
+    chat.add_argument("--register", action="store_true", help="make the user first")
+    chat.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin")
+    chat.add_argument("--session", help="go on with this session (default: a new one)")
+    chat.add_argument("--model", help="model to ask, one of llm.models")
+    chat.add_argument("--message", help="ask this, print the answer, and leave")
+    chat.set_defaults(run=run_chat)
+    status = commands.add_parser(
+        "status",
+        help="show what runs where",
+        epilog="Details need an administrator: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    status.add_argument("--url", default=DEFAULT_URL, help="where Wunder is (default: %(default)s)")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(run=run_status)

@@ -1,0 +1,106 @@
+"""`wunder status`: is it up, is it ready, and what runs where."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.cli.api import Api, Refused
+from gateway.cli.sign_in import TokenFile, known_token
+from gateway.errors import AuthRequired
+from gateway.settings_loader import environment
+from storage.errors import WunderError
+
+API_KEY_VARIABLE = "WUNDER_API_KEY"
+_NEED_ADMIN = f"details need an administrator's token or {API_KEY_VARIABLE}"
+
+
+def run_status(options: argparse.Namespace, environ: Mapping[str, str] | None = None, home: Path | None = None) -> int:
+    """0 if it is ready, 1 if it is not or cannot be reached."""
+    try:
+        found = asyncio.run(look(options.url, environ or environment(), home or Path.home()))
+    except WunderError as error:
+        if options.json:
+            print(json.dumps({"url": options.url, "alive": False, "ready": False, "reason": error.message}))
+        else:
+            print(f"wunder status: {error.message}", file=sys.stderr)
+        return 1
+    print(json.dumps(found, indent=2) if options.json else "\n".join(lines(found)))
+    return 0 if found["ready"] else 1
+
+
+async def look(url: str, environ: Mapping[str, str], home: Path) -> dict[str, Any]:
+    """What the server tells about itself: {url, alive, ready, reason, summary}."""
+    async with aiohttp.ClientSession() as http:
+        api = Api(http, url)
+        await api.request("GET", "/healthz")
+        found: dict[str, Any] = {"url": api.url, "alive": True, "ready": True, "reason": None, "summary": None}
+        try:
+            await api.request("GET", "/readyz")
+        except Refused as error:
+            found.update(ready=False, reason=error.message)
+        headers = _credential(environ, TokenFile(home, api.url))
+        try:
+            if headers:
+                answer = await api.request("GET", "/wunder/admin/summary", headers=headers)
+                found["summary"] = answer["data"]
+            else:
+                found["reason"] = found["reason"] or _NEED_ADMIN
+        except (Refused, AuthRequired) as error:
+            known = (error.detail or {}).get("status") in {401, 403}
+            found["reason"] = found["reason"] or (_NEED_ADMIN if known else error.message)
+        return found
+
+
+def _credential(environ: Mapping[str, str], file: TokenFile) -> dict[str, str] | None:
+    if environ.get(API_KEY_VARIABLE):
+        return {"X-API-Key": environ[API_KEY_VARIABLE]}
+    token = known_token(environ, file)
+    return {"Authorization": f"Bearer {token}"} if token else None
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    state = "ready" if found["ready"] else "not ready"
+    shown = [f"{found['url']}  {state}" + (f"  ({found['reason']})" if found["reason"] else "")]
+    summary = found["summary"]
+    if summary is None:
+        return shown
+    gateway, directory = summary.get("gateway") or {}, summary.get("directory")
+    shown.append(
+        f"gateway {gateway.get('name')}: {gateway.get('connections', 0)} connections, "
+        f"{gateway.get('topics', 0)} sessions followed"
+    )
+    if not directory:
+        return [*shown, "the directory does not answer"]
+    actors = directory.get("actors") or []
+    details = summary.get("actors") or {}
+    queued = sum(actor.get("turns_queued", 0) for actor in details.values())
+    shown.append(
+        f"permits: {directory.get('permits_held', 0):.0f} held, {directory.get('permits_waiting', 0):.0f} waiting; "
+        f"turns queued: {queued:.0f}"
+    )
+    for node in directory.get("nodes") or []:
+        shown.append(f"node {node.get('node_id')}  {node.get('cpus', 0):g} CPUs")
+        shown += [f"  gateway  {g.get('name')}  {g.get('address')}" for g in _on(node, directory.get("gateways") or [])]
+        shown += [f"  actor    {_actor(actor, details.get(actor.get('name')))}" for actor in _on(node, actors)]
+    return shown
+
+
+def _on(node: dict[str, Any], things: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [thing for thing in things if thing.get("node_id") == node.get("node_id")]
+
+
+def _actor(actor: dict[str, Any], detail: dict[str, Any] | None) -> str:
+    text = f"{actor.get('name')}  {actor.get('sessions', 0)} sessions"
+    if detail is None:
+        return f"{text}  does not answer"
+    running = f"{detail.get('turns_running', 0):.0f} running, {detail.get('turns_queued', 0):.0f} queued"
+    return f"{text}  {running}" + ("  suspect" if actor.get("suspect") else "")
