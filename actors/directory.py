@@ -98,6 +98,7 @@ class Directory:
         self._dead_owners: set[OwnerId] = set()
         self._ready = asyncio.Event()
         self._changed = asyncio.Condition()
+        self._choosing = 0
         self._background: set[asyncio.Task[None]] = set()
         self._upkeep = Loop("directory-upkeep", self._keep, interval_s=2.0)
 
@@ -170,6 +171,7 @@ class Directory:
 
     async def _choose(self, avoid: str | None) -> ActorInfo:
         """An actor for a session: an empty one while the budget allows, then the least loaded."""
+        self._choosing += 1
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 while True:
@@ -181,9 +183,11 @@ class Directory:
                         await self._changed.wait()
         except TimeoutError:
             raise ServiceUnavailable("no session actor is ready", retry_after_s=2.0) from None
+        finally:
+            self._choosing -= 1
 
     def _start_wanted(self) -> None:
-        for node_id in self._placement.wanted():
+        for node_id in self._placement.wanted(demand=self._choosing):
             self._placement.starting[node_id] = self._placement.starting.get(node_id, 0) + 1
             self._later(self._start_actor(node_id), f"start-actor-{node_id}")
 

@@ -107,13 +107,13 @@ class Placement:
             return None
         return chosen
 
-    def wanted(self) -> list[str]:
-        """Nodes that should start an actor now (a node may be named more than once)."""
+    def wanted(self, demand: int = 0) -> list[str]:
+        """Nodes that should start an actor now (a node may be named more than once); `demand` sessions wait."""
         found: list[str] = []
         for node_id in self.nodes:
             own = [a for a in self.actors.values() if a.node_id == node_id]
             empty = sum(not a.sessions and not a.suspect for a in own) + self.starting.get(node_id, 0)
-            missing = max(self._spare, 1 if not own else 0) - empty
+            missing = max(self._spare, demand, 1 if not own else 0) - empty
             found.extend([node_id] * max(0, min(missing, self._room(node_id))))
         return found
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
-from actors.errors import ServiceUnavailable, WunderError
+from actors.errors import ServiceUnavailable, StaleEpoch, WunderError
 from actors.handles import DirectoryHandle, Reach, tell
 from actors.lines import OutgoingLine
 from actors.logs import log
@@ -65,6 +66,8 @@ class SessionHost:
         self._lines: dict[str, OutgoingLine] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._stale_commits = 0
+        self._leases_lost = 0
         self.writer = StreamEventWriter(
             services.store,
             self._settings.event_writer,
@@ -258,7 +261,8 @@ class SessionHost:
         else:
             await runner.grant()
 
-    def _on_abandoned(self, session_id: SessionId) -> None:
+    def _on_abandoned(self, session_id: SessionId, reason: str) -> None:
+        self._stale_commits += reason == StaleEpoch.__name__
         if self._runners.pop(session_id, None) is not None:
             self._later(self._tell_abandoned(session_id), f"abandoned-{session_id}")
 
@@ -351,6 +355,7 @@ class SessionHost:
 
     def _lose(self, reason: str) -> None:
         log.error("lease_lost", actor=self._actor, reason=reason, sessions=len(self._runners))
+        self._leases_lost += 1
         self._owner_id = _DROPPED_OWNER
         for runner in list(self._runners.values()):
             runner.abandon(f"lease_{reason}")
@@ -396,9 +401,11 @@ class SessionHost:
                 "event_writer_events": counts.events,
                 "event_writer_dropped": counts.dropped,
                 "event_writer_failures": counts.failures,
-                "stale_writes_refused": counts.stale,
+                "stale_writes_refused": counts.stale + self._stale_commits,
+                "leases_lost": self._leases_lost,
             },
             info={
+                "pid": os.getpid(),
                 "actor": self._actor,
                 "node_id": self._node_id,
                 "owner_id": self._owner_id,

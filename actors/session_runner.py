@@ -37,7 +37,7 @@ class SessionRunner:
         directory: DirectoryHandle,
         *,
         actor: str,
-        on_abandoned: Callable[[SessionId], None],
+        on_abandoned: Callable[[SessionId, str], None],
     ) -> None:
         settings = services.settings.sessions
         self._services = services
@@ -116,7 +116,7 @@ class SessionRunner:
         self.stream.close()
         if self.turns.task is not None and self.turns.task is not asyncio.current_task():
             self.turns.task.cancel()
-        self._on_abandoned(self.session.session_id)
+        self._on_abandoned(self.session.session_id, reason)
 
     def crash(self) -> None:
         """Stop as a killed process would."""

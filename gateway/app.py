@@ -92,7 +92,7 @@ def create_app(
     router.add_patch(_SESSION, chat.update_session)
     router.add_delete(_SESSION, chat.delete_session)
     router.add_post(f"{_SESSION}/messages", chat.post_message)
-    router.add_get(f"{_SESSION}/resume", chat.resume)
+    router.add_get(f"{_SESSION}/resume", chat.resume, allow_head=False)  # a stream has no answer to HEAD
     router.add_get(f"{_SESSION}/events", chat.events)
     router.add_post(f"{_SESSION}/cancel", chat.cancel)
     router.add_get("/wunder/admin/summary", health.summary)

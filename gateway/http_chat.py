@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import msgspec
 from aiohttp import web
 
-from actors.clock import Clock, isoformat
+from actors.clock import Clock
 from actors.errors import (
     InvalidRequest,
     ServiceUnavailable,
@@ -17,8 +18,8 @@ from actors.errors import (
     UpstreamTimeout,
     WunderError,
 )
-from actors.events import encode_json, from_record, gap
-from actors.messages import Done, DropSession, Event, Submitted
+from actors.events import encode_json
+from actors.messages import Done, DropSession, Event
 from gateway.answers import wait_for_answer
 from gateway.auth import Auth, Principal
 from gateway.connections import Connections
@@ -37,18 +38,17 @@ from gateway.settings import Settings
 from gateway.sse import EventStream
 from gateway.topics import Topics
 from gateway.turns import Started, Turns
+from gateway.views import event_view, impossible, message_view, queued_view, session_view, with_gaps
 from storage.records import (
-    EventRecord,
-    MessageRecord,
     SessionId,
     SessionRecord,
     TaskRecord,
     UserId,
 )
-from storage.segments import cut
 from storage.store import AsyncStorageBackend
 
 _RUNNING = ("queued", "running")
+_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 
 
 class ChatHandlers:
@@ -80,6 +80,7 @@ class ChatHandlers:
         principal = await self._auth.authenticate(request)
         body = await read_json(request, AskBody)
         user_id = self._auth.acting_user(principal, body.user_id)
+        self._check_room(principal, stream=body.stream)
         started = await self._start(user_id, body.question, body, session_id=body.session_id, agent_id=body.agent_id)
         return await self._answer(request, principal, started, stream=body.stream)
 
@@ -87,6 +88,7 @@ class ChatHandlers:
         principal = await self._auth.authenticate(request)
         body = await read_json(request, MessageBody)
         session = await self._visible(request, principal)
+        self._check_room(principal, stream=body.stream)
         started = await self._start(session.user_id, body.content, body, session_id=session.session_id, agent_id=None)
         return await self._answer(request, principal, started, stream=body.stream)
 
@@ -107,7 +109,6 @@ class ChatHandlers:
     ) -> web.StreamResponse:
         submitted = started.submitted
         if stream:
-            self._connections.check_room(principal)
             limits = {
                 "cursor": submitted.after,
                 "turn_id": submitted.turn_id,
@@ -168,7 +169,7 @@ class ChatHandlers:
         user_id = None if everybody else self._auth.acting_user(principal, request.query.get("user_id"))
         found = await self._store.list_sessions(
             user_id,
-            agent_id=request.query.get("agent_id"),
+            agent_id=identifier(request.query, "agent_id"),
             offset=(page - 1) * size,
             limit=size,
         )
@@ -222,9 +223,10 @@ class ChatHandlers:
         principal = await self._auth.authenticate(request)
         self._connections.check_room(principal)
         session_id = SessionId(request.match_info["session_id"])
-        text = request.query.get("after_event_id")
-        field = "after_event_id" if text is not None else "Last-Event-ID"
-        after = cursor(text if text is not None else request.headers.get("Last-Event-ID", "0"), field)
+        # An EventSource that reconnects still has the first cursor in its URL; its header is newer.
+        field = "Last-Event-ID" if "Last-Event-ID" in request.headers else "after_event_id"
+        given = request.headers if field == "Last-Event-ID" else request.query
+        after = cursor(given.get(field, "0"), field)
         watch = request.query.get("watch", "") in ("1", "true")
         user_id = None if principal.is_admin else principal.user_id
         topic, following = await self._topics.follow(session_id, user_id)
@@ -247,10 +249,14 @@ class ChatHandlers:
         limit = number(request.query, "limit", default=200, low=1, high=1000)
         records = await self._store.read_events(session.session_id, after=after, limit=limit, max_bytes=1_048_576)
         active = await self._store.active_task(session.session_id)
-        last = records[-1].seq if records else await self._store.last_event_seq(session.session_id)
+        last = records[-1].seq if records else after
+        events = with_gaps(records, after, last, self._clock.now_us())
+        if not records and after > session.reserved_seq:
+            last = await self._store.last_event_seq(session.session_id)
+            events = [impossible(session.session_id, session.epoch, after, last, self._clock)]
         return ok(
             {
-                "events": [event_view(r) for r in with_gaps(records, after, last, self._clock.now_us())],
+                "events": [event_view(event) for event in events],
                 "running": active is not None,
                 "last_event_id": last,
             }
@@ -260,6 +266,11 @@ class ChatHandlers:
 
     def _stream(self, request: web.Request, principal: Principal) -> EventStream:
         return EventStream(request, principal, self._settings.gateway, self._clock)
+
+    def _check_room(self, principal: Principal, *, stream: bool) -> None:
+        """Before the turn starts: a refusal must mean that nothing was started."""
+        if stream:
+            self._connections.check_room(principal)
 
     def _check_serving(self) -> None:
         if self._connections.draining:
@@ -283,60 +294,12 @@ def number(query: Mapping[str, str], name: str, *, default: int, low: int, high:
     return int(text)
 
 
-def session_view(session: SessionRecord) -> dict[str, Any]:
-    return {
-        "session_id": session.session_id,
-        "user_id": session.user_id,
-        "title": session.title,
-        "agent_id": session.agent_id,
-        "archived": session.archived,
-        "created_at": isoformat(session.created_us),
-        "updated_at": isoformat(session.updated_us),
-        "message_count": session.message_count,
-    }
-
-
-def message_view(message: MessageRecord) -> dict[str, Any]:
-    return {
-        **msgspec.json.decode(message.body),
-        "position": message.position,
-        "turn_id": message.turn_id,
-        "created_at": isoformat(message.created_us),
-    }
-
-
-def queued_view(submitted: Submitted) -> dict[str, Any]:
-    return {
-        "queued": True,
-        "queue_id": submitted.turn_id,
-        "turn_id": submitted.turn_id,
-        "session_id": submitted.session_id,
-        "position": submitted.position,
-        "reason": submitted.reason,
-    }
-
-
-def event_view(event: Event) -> dict[str, Any]:
-    return {"event": event.kind, "id": event.seq, "data": msgspec.Raw(event.body)}
-
-
-def with_gaps(records: list[EventRecord], after: int, last: int, now_us: int) -> list[Event]:
-    """A page of stored events, with a `gap` wherever numbers are missing."""
-    events: list[Event] = []
-    for record in records:
-        event = from_record(cut(record, after), 0)
-        if event.first_seq > after + 1 and event.kind != "rewind":
-            missing = gap(record.session_id, 0, first=after + 1, oldest=event.first_seq, latest=last, now_us=now_us)
-            events.append(missing)
-        events.append(event)
-        after = event.seq
-    return events
-
-
-def impossible(session_id: SessionId, epoch: int, after: int, latest: int, clock: Clock) -> Event:
-    """The first event for a cursor that no reader can have: the stream goes on after `latest`."""
-    made = gap(session_id, epoch, first=after, oldest=latest + 1, latest=latest, now_us=clock.now_us())
-    return msgspec.structs.replace(made, first_seq=latest, seq=latest)
+def identifier(query: Mapping[str, str], name: str) -> str | None:
+    """An id of the query string; `InvalidRequest` names it if it cannot be one."""
+    text = query.get(name)
+    if text is not None and not _ID.fullmatch(text):
+        raise InvalidRequest(f"{name}: 1 to 128 of A-Z a-z 0-9 _ . : @ -, got {text[:40]!r}", field=name)
+    return text
 
 
 def task_answer(task: TaskRecord) -> web.Response:

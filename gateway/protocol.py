@@ -13,13 +13,38 @@ from actors.messages import Event
 
 PROTOCOL_VERSION: Final = 1
 MAX_CONTENT_CHARS: Final = 200_000
+_NO_NUL = r"^[^\u0000]*$"
 
-Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:@-]{1,128}$")]
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:@-]{1,128}$(?!\n)")]
 RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
-Content = Annotated[str, Meta(min_length=1, max_length=MAX_CONTENT_CHARS)]
-Key = Annotated[str, Meta(min_length=1, max_length=200)]
+Content = Annotated[str, Meta(min_length=1, max_length=MAX_CONTENT_CHARS, pattern=_NO_NUL)]
+Title = Annotated[str, Meta(max_length=200, pattern=_NO_NUL)]
+Name = Annotated[str, Meta(max_length=128, pattern=_NO_NUL)]
+Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL)]
 Cursor = Annotated[int, Meta(ge=0)]
+Version = Annotated[int, Meta(ge=0, le=65_535)]
 Busy = Literal["enqueue", "reject", "interrupt"]
+FrameType = Literal["ready", "ack", "event", "error", "pong"]
+EventKind = Literal[
+    "queued",
+    "queue_start",
+    "progress",
+    "llm_request",
+    "llm_output_delta",
+    "llm_stream_retry",
+    "llm_output",
+    "context_usage",
+    "tool_call",
+    "tool_output_delta",
+    "tool_result",
+    "round_usage",
+    "final",
+    "error",
+    "turn_terminal",
+    "rewind",
+    "gap",
+    "heartbeat",
+]
 
 
 class CloseCode:
@@ -38,9 +63,9 @@ class CloseCode:
 class Attachment(msgspec.Struct, frozen=True):
     """A text, or a picture as a data URL."""
 
-    content: Annotated[str, Meta(max_length=1_000_000)]
-    name: Annotated[str, Meta(max_length=256)] | None = None
-    content_type: Annotated[str, Meta(max_length=128)] | None = None
+    content: Annotated[str, Meta(max_length=1_000_000, pattern=_NO_NUL)]
+    name: Annotated[str, Meta(max_length=256, pattern=_NO_NUL)] | None = None
+    content_type: Name | None = None
 
 
 class ConfigOverrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,8 +73,8 @@ class ConfigOverrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
     temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType = UNSET
     max_rounds: Annotated[int, Meta(ge=1, le=100)] | UnsetType = UNSET
-    max_output: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
-    system_prompt: Annotated[str, Meta(max_length=100_000)] | UnsetType = UNSET
+    max_output: Annotated[int, Meta(ge=1, le=10_000_000)] | UnsetType = UNSET
+    system_prompt: Annotated[str, Meta(max_length=100_000, pattern=_NO_NUL)] | UnsetType = UNSET
 
 
 class TurnOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +84,8 @@ class TurnOptions(msgspec.Struct, frozen=True, kw_only=True):
     busy: Busy | None = None
     allow_queue: bool = True
     idempotency_key: Key | None = None
-    model_name: Annotated[str, Meta(max_length=128)] | None = None
-    tool_names: Annotated[tuple[str, ...], Meta(max_length=128)] | None = None
+    model_name: Name | None = None
+    tool_names: Annotated[tuple[Name, ...], Meta(max_length=128)] | None = None
     config_overrides: ConfigOverrides = ConfigOverrides()
 
 
@@ -84,7 +109,7 @@ class MessageBody(TurnOptions, frozen=True, kw_only=True):
 class CreateSessionBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /wunder/chat/sessions."""
 
-    title: Annotated[str, Meta(max_length=200)] = ""
+    title: Title = ""
     agent_id: Id | None = None
     user_id: Id | None = None
 
@@ -92,7 +117,7 @@ class CreateSessionBody(msgspec.Struct, frozen=True, kw_only=True):
 class UpdateSessionBody(msgspec.Struct, frozen=True, kw_only=True):
     """PATCH /wunder/chat/sessions/{id}."""
 
-    title: Annotated[str, Meta(max_length=200)] | None = None
+    title: Title | None = None
     archived: bool | None = None
 
 
@@ -112,9 +137,9 @@ class ClientFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectPayload(msgspec.Struct, frozen=True, kw_only=True):
-    protocol_version: int | None = None
-    min_protocol_version: int | None = None
-    max_protocol_version: int | None = None
+    protocol_version: Version | None = None
+    min_protocol_version: Version | None = None
+    max_protocol_version: Version | None = None
     client: Any = None
 
 
@@ -153,19 +178,19 @@ PAYLOADS: Final[dict[str, type[msgspec.Struct]]] = {
 }
 
 _encode = msgspec.json.Encoder().encode
-_DIGITS = re.compile(r"^[0-9]{1,18}$")
+_DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 def cursor(value: int | str, field: str = "after_event_id") -> int:
     """A cursor as a number; `InvalidRequest` names the field."""
     if isinstance(value, int) and 0 <= value < 10**18:
         return value
-    if isinstance(value, str) and _DIGITS.match(value):
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     raise InvalidRequest(f"{field}: expected a number >= 0, got {str(value)[:40]!r}", field=field)
 
 
-def frame(type_: str, request_id: str | None, payload: Any) -> bytes:
+def frame(type_: FrameType, request_id: str | None, payload: Any) -> bytes:
     """A frame to a client."""
     message: dict[str, Any] = {"type": type_}
     if request_id is not None:

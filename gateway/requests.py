@@ -12,7 +12,7 @@ from actors.errors import Conflict, InvalidRequest, ServiceUnavailable, WunderEr
 from actors.messages import Following
 from gateway.auth import Auth, Principal
 from gateway.connections import Connections
-from gateway.http_chat import impossible
+from gateway.errors import RateLimited
 from gateway.http_common import decode_json
 from gateway.protocol import (
     PAYLOADS,
@@ -30,6 +30,7 @@ from gateway.protocol import (
 from gateway.subscriptions import Sink, Subscription, Topic
 from gateway.topics import Topics
 from gateway.turns import Turns
+from gateway.views import impossible
 from storage.records import SessionId
 
 
@@ -167,6 +168,7 @@ class Requests:
         session_id = _session_id(received, payload.session_id)
         request_id, live = self._register(received, "resume")
         topic, following = await self._follow(request_id, live, session_id)
+        self._acknowledge(request_id, live, following, after)
         after = self._possible(request_id, live, following, after)
         until_seq = None if following.active_turn else following.latest
         self._subscribe(
@@ -185,6 +187,7 @@ class Requests:
         topic, following = await self._follow(request_id, live, session_id)
         if after is None:
             after = following.latest
+        self._acknowledge(request_id, live, following, after)
         after = self._possible(request_id, live, following, after)
         self._subscribe(request_id, live, topic, cursor=after)
 
@@ -222,7 +225,7 @@ class Requests:
         if request_id in self._live:
             raise Conflict(f"request_id: {request_id!r} is in use", field="request_id")
         if len(self._live) >= self._limit:
-            raise InvalidRequest(f"too many live requests on this connection (limit {self._limit})")
+            raise RateLimited(f"too many live requests on this connection (limit {self._limit})")
         live = self._live[request_id] = _Live(kind)
         return request_id, live
 
@@ -235,6 +238,18 @@ class Requests:
             raise
         live.session_id = session_id
         return topic, following
+
+    def _acknowledge(self, request_id: str, live: _Live, following: Following, after: int) -> None:
+        """Tells where the stream stands: a resume of a session without a turn ends at `last_event_id`."""
+        if self._live.get(request_id) is not live:
+            return
+        ack = {
+            "session_id": live.session_id,
+            "turn_id": following.active_turn,
+            "after_event_id": after,
+            "last_event_id": following.latest,
+        }
+        self._sink.put(frame("ack", request_id, ack))
 
     def _possible(self, request_id: str, live: _Live, following: Following, after: int) -> int:
         if after <= following.latest:

@@ -20,6 +20,7 @@ from actors.logs import log
 from gateway.auth import Principal
 from gateway.connections import bound_send_buffer
 from gateway.credentials import SUBPROTOCOL
+from gateway.errors import RateLimited
 from gateway.http_common import decode_json, error_object
 from gateway.out_queue import OutQueue
 from gateway.protocol import PROTOCOL_VERSION, ClientFrame, CloseCode, frame
@@ -137,7 +138,7 @@ class WebSocketConnection:
             received = decode_frame(text)
             request_id = received.request_id
             if len(self._handlers) >= self._settings.max_subscriptions_per_connection:
-                raise InvalidRequest("too many requests at once on this connection")
+                raise RateLimited("too many requests at once on this connection")
             handler = requests.handler(received)
         except WunderError as error:
             self.send_error(error, request_id)

@@ -116,8 +116,8 @@ async def settle(call: Coroutine[Any, Any, T]) -> T:
             await asyncio.shield(task)
         except asyncio.CancelledError as error:
             cancelled = error
-        except Exception:
-            pass
+        except Exception:  # raised below, from the task itself
+            break
     if cancelled is not None and not task.cancelled():
         task.exception()
         raise cancelled

@@ -12,7 +12,7 @@ from storage.settings import StorageSettings
 from storage.sql_store import SqlStore
 from storage.sqlite import MEMORY, SqliteDatabase
 from storage.store import AsyncStorageBackend
-from storage.turn_writer import SteppedTurnWriter, TurnWriter
+from storage.turn_writer import SteppedTurnWriter
 
 _EXPECTED = "postgresql://user@host/database, sqlite:///relative/path.db, sqlite:////absolute/path.db"
 
@@ -20,12 +20,8 @@ _EXPECTED = "postgresql://user@host/database, sqlite:///relative/path.db, sqlite
 def create_store(settings: StorageSettings, observer: StorageObserver | None = None) -> AsyncStorageBackend:
     """A store that is not open yet; `InvalidRequest` (field "storage.url") for a URL of another kind."""
     database = create_database(settings, observer)
-    turn_writer: TurnWriter
-    if database.dialect == "postgres":
-        turn_writer = MergedTurnWriter(database)
-    else:
-        turn_writer = SteppedTurnWriter(database)
-    return SqlStore(database, turn_writer)
+    turn_writer = MergedTurnWriter if database.dialect == "postgres" else SteppedTurnWriter
+    return SqlStore(database, turn_writer(database))
 
 
 def create_database(settings: StorageSettings, observer: StorageObserver | None = None) -> Database:

@@ -187,7 +187,7 @@ class TaskStorage(Protocol):
         requested and `status` is "succeeded". Repeating a completion that was recorded gives True again."""
 
     async def request_cancel(self, turn_id: TurnId) -> TaskRecord | None:
-        """Mark a queued or running turn as to be cancelled (not fenced: it holds for every owner); the task after it."""
+        """Mark a queued or running turn as to be cancelled, for every owner (no fence); the task after it."""
 
     async def get_task(self, turn_id: TurnId) -> TaskRecord | None: ...
     async def find_idempotent(self, user_id: UserId, key: str) -> TaskRecord | None: ...

@@ -35,7 +35,7 @@ class Calculator:
     description = "Computes an arithmetic expression exactly, for example (2 + 3) * 4 ** 2."
     parallel_safe = True
     repeat_safe = True
-    arguments = CalculatorArguments
+    arguments: type[msgspec.Struct] = CalculatorArguments
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -43,6 +43,4 @@ class Calculator:
     async def run(self, arguments: CalculatorArguments, context: ToolContext) -> ToolResult:
         value = evaluate(arguments.expression)
         exact = not isinstance(value, int) or abs(value) <= _EXACT
-        return ToolResult(
-            ok=True, data={"expression": arguments.expression, "result": value if exact else str(value)}
-        )
+        return ToolResult(ok=True, data={"expression": arguments.expression, "result": value if exact else str(value)})

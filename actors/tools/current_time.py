@@ -29,7 +29,7 @@ class CurrentTime:
     description = "Tells the current date and time in a time zone."
     parallel_safe = True
     repeat_safe = True
-    arguments = CurrentTimeArguments
+    arguments: type[msgspec.Struct] = CurrentTimeArguments
 
     def __init__(self, clock: Clock, timeout_s: float) -> None:
         self._clock = clock

@@ -61,7 +61,7 @@ def _tokens(text: str) -> list[Token]:
         if match is None:
             rest = text[at:].lstrip()
             hint = " (a power is **)" if rest.startswith("^") else ""
-            raise ToolError(f"Unexpected {rest[0]!r} at position {end - len(rest.rstrip()) + 1}{hint}.")
+            raise ToolError(f"Unexpected {rest[0]!r} at position {len(text) - len(rest) + 1}{hint}.")
         kind = match.lastgroup or ""
         tokens.append(Token(kind, match[kind], match.start(kind) + 1))
         at = match.end()
@@ -178,7 +178,7 @@ def _power(base: Number, exponent: Number) -> Number:
     value = base**exponent
     if isinstance(value, complex):
         raise ToolError("A fractional power of a negative number is not a real number.")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _log(given: Sequence[Number]) -> Number:
@@ -219,6 +219,6 @@ _FUNCTIONS: dict[str, tuple[Callable[[Sequence[Number]], Number], int, int]] = {
     "abs": ((lambda given: abs(given[0])), 1, 1),
     "log": (_log, 1, 2),
     "round": (_round, 1, 2),
-    "min": ((lambda given: min(given)), 1, 100),
-    "max": ((lambda given: max(given)), 1, 100),
+    "min": (min, 1, 100),
+    "max": (max, 1, 100),
 }

@@ -10,7 +10,7 @@ _MAX_DEPTH = 32
 _KEPT_INT_BITS = 63
 
 
-class NotJson(Exception):  # noqa: N818 - a fact about a value
+class NotJson(Exception):
     """The value has a part that JSON has not."""
 
 

@@ -27,7 +27,7 @@ class Sleep:
     parallel_safe = True
     repeat_safe = True
     timeout_s = MAX_SLEEP_S + 5
-    arguments = SleepArguments
+    arguments: type[msgspec.Struct] = SleepArguments
 
     async def run(self, arguments: SleepArguments, context: ToolContext) -> ToolResult:
         await asyncio.sleep(arguments.seconds)

@@ -71,6 +71,8 @@ class Chat:
             if self._environ.get(TOKEN_VARIABLE):
                 raise AuthRequired(error.message, hint=f"the token is the one in {TOKEN_VARIABLE}") from None
             self._file.remove()
+            if not sys.stdin.isatty():
+                raise
         await self.sign_in()
         return await self.ask(content)
 

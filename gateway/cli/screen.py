@@ -67,7 +67,7 @@ class Screen:
             case "rewind":
                 self._rewind(int(data.get("to_event_id", 0)), str(data.get("reason", "")))
             case "gap":
-                self.note(f"[a part of the stream is missing: {data.get('from')} to {data.get('oldest')}]")
+                self.note(f"[a part of the stream is missing: {data.get('from')} to {int(data.get('oldest', 0)) - 1}]")
             case "error":
                 self.note(f"error: {data.get('message')} ({data.get('code')})")
             case "turn_terminal":

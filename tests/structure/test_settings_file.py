@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -16,7 +17,9 @@ FILE = Path(__file__).parents[2] / "config" / "wunder.yaml"
 
 
 def test_it_equals_the_defaults() -> None:
-    assert load_settings(str(FILE), {}, {}) == Settings()
+    loaded = load_settings(str(FILE), {}, {})
+    assert msgspec.to_builtins(loaded) == msgspec.to_builtins(Settings())
+    assert loaded == Settings()
 
 
 @pytest.mark.parametrize("key", [key for key in schema.all_keys() if not key.startswith("llm.agents.*.")])

@@ -80,18 +80,18 @@ class PostgresServer:
             self.stop("immediate")
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def create_database(self) -> str:
-        """A new empty database; its URL."""
+    def create_database(self, *, template: str = "template1") -> str:
+        """A new database, empty or a copy of another; its URL."""
         name = f"wunder_{next(self._numbers)}"
-        self.sql(f"CREATE DATABASE {name}")
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
 
     def terminate_backends(self, database: str | None = None) -> int:
         """End every other connection (of one database); how many there were."""
-        where = f"AND datname = '{database}'" if database else ""
         ended = self.sql(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-            f"WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' {where}"
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend' AND datname = coalesce(nullif(:'database', ''), datname)",
+            variables={"database": database or ""},
         )
         return int(ended)
 
@@ -111,10 +111,11 @@ class PostgresServer:
         for pid in self.pids():
             os.kill(pid, signal.SIGCONT)
 
-    def sql(self, text: str, *, database: str = "postgres") -> str:
-        """Run SQL with psql; what it printed, unaligned."""
-        done = self._run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", text)
-        return done.stdout.strip()
+    def sql(self, text: str, *, database: str = "postgres", variables: dict[str, str] | None = None) -> str:
+        """Run SQL with psql; what it printed, unaligned. `variables` are what the text calls :'name'."""
+        sets = [part for name, value in (variables or {}).items() for part in ("-v", f"{name}={value}")]
+        options = ["-XAtq", "-v", "ON_ERROR_STOP=1", *sets, "-d", self.url(database)]
+        return self._run("psql", *options, stdin=text).stdout.strip()
 
     def _make_cluster(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,7 @@ class PostgresServer:
     def _pg_ctl(self, verb: str, *options: str) -> None:
         self._run("pg_ctl", verb, "-D", str(self.data), "-w", "-t", "60", *options)
 
-    def _run(self, program: str, *args: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, program: str, *args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         who: dict[str, Any] = {}
         if os.geteuid() == 0:
             owner = pwd.getpwnam(UNPRIVILEGED)
@@ -140,7 +141,7 @@ class PostgresServer:
         with (self.folder / f"{program}.out").open("w+") as out:
             done = subprocess.run(
                 [str(BIN / program), *args],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=self.folder, text=True,
+                input=stdin, stdout=out, stderr=subprocess.STDOUT, cwd=self.folder, text=True,
                 check=False, timeout=90, **who,
             )  # fmt: skip
             out.seek(0)

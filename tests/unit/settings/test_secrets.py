@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from actors.settings import LlmSettings, ModelSettings
-from gateway.settings import SecuritySettings, Settings, StorageSettings
+from gateway.settings import SecuritySettings, Settings
 from gateway.settings_loader import SettingsError, describe, load_settings
 from gateway.settings_report import hide_password
+from storage.settings import StorageSettings
 
 CANARY = "canary-4711"
 

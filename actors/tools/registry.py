@@ -1,0 +1,62 @@
+"""The built-in tools, made once and shared by all turns of a process."""
+
+from __future__ import annotations
+
+import difflib
+
+from aiohttp.abc import AbstractResolver
+
+from actors.clock import Clock, SystemClock
+from actors.errors import InvalidRequest
+from actors.models.base import ToolSpec
+from actors.settings import ToolsSettings
+from actors.tools.base import Tool
+from actors.tools.calculator import Calculator
+from actors.tools.current_time import CurrentTime
+from actors.tools.egress import EgressPolicy, GuardedClient
+from actors.tools.http_fetch import HttpFetch
+from actors.tools.schema import schema_of
+from actors.tools.sleep import Sleep
+
+
+class Tools:
+    """Finds tools by name and tells models of them. `client` is the guarded client, for webhooks too."""
+
+    def __init__(
+        self, settings: ToolsSettings, *, clock: Clock | None = None, resolver: AbstractResolver | None = None
+    ) -> None:
+        policy = EgressPolicy(settings.http_allow_hosts, public=settings.http_public)
+        self.client = GuardedClient(
+            policy, timeout_s=settings.http_timeout_s, max_bytes=settings.http_max_bytes, resolver=resolver
+        )
+        built: tuple[Tool, ...] = (
+            CurrentTime(clock or SystemClock(), settings.timeout_s),
+            Calculator(settings.timeout_s),
+            Sleep(),
+            HttpFetch(self.client, settings.timeout_s),
+        )
+        self._tools = {tool.name: tool for tool in built}
+        self._specs = {t.name: ToolSpec(t.name, t.description, schema_of(t.arguments)) for t in built}
+
+    def specs(self, names: tuple[str, ...] | None) -> tuple[ToolSpec, ...]:
+        """The named tools (None: all of them); an unknown name is the caller's mistake."""
+        if names is None:
+            return tuple(self._specs.values())
+        return tuple(self._spec(name) for name in dict.fromkeys(names))
+
+    def get(self, name: str) -> Tool | None:
+        return self._tools.get(name)
+
+    async def close(self) -> None:
+        await self.client.close()
+
+    def _spec(self, name: str) -> ToolSpec:
+        if (spec := self._specs.get(name)) is not None:
+            return spec
+        close = difflib.get_close_matches(name, self._specs, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise InvalidRequest(
+            f"There is no tool named {name[:100]!r}.",
+            field="tool_names",
+            hint=f"{hint}Known tools: {', '.join(self._specs)}.",
+        )

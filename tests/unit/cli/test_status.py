@@ -1,0 +1,116 @@
+"""`wunder status`: up or not, ready or not, and what runs where."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli import add_parsers, run_status
+from tests.unit.cli.fake_server import FakeServer, fake_server
+
+ADMIN = {"WUNDER_API_KEY": "key"}
+SUMMARY: dict[str, Any] = {
+    "gateway": {"name": "gateway-n1", "node_id": "n1", "connections": 3, "topics": 2},
+    "directory": {
+        "permits_held": 2,
+        "permits_waiting": 1,
+        "nodes": [{"node_id": "n1", "cpus": 2.0}, {"node_id": "n2", "cpus": 4.0}],
+        "gateways": [{"name": "gateway-n1", "node_id": "n1", "address": "127.0.0.1:18000"}],
+        "actors": [
+            {"name": "session-actor-a", "node_id": "n1", "sessions": 5, "suspect": False},
+            {"name": "session-actor-b", "node_id": "n2", "sessions": 0, "suspect": True},
+            {"name": "session-actor-c", "node_id": "n2", "sessions": 1, "suspect": False},
+        ],
+    },
+    "actors": {
+        "session-actor-a": {"turns_running": 2.0, "turns_queued": 4.0},
+        "session-actor-b": {"turns_running": 0.0, "turns_queued": 0.0},
+    },
+}
+
+
+async def status(server: FakeServer, home: Path, environ: dict[str, str], *arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_parsers(parser.add_subparsers())
+    options = parser.parse_args(["status", "--url", server.url, *arguments])
+    assert options.run is run_status
+    return await asyncio.to_thread(run_status, options, environ, home)
+
+
+def ready(server: FakeServer) -> None:
+    server.answers["/healthz"] = (200, {"ok": True})
+    server.answers["/readyz"] = (200, {"ok": True, "status": "ready"})
+
+
+async def test_everything_for_administrators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with fake_server() as server:
+        ready(server)
+        server.answers["/wunder/admin/summary"] = (200, {"ok": True, "data": SUMMARY})
+        assert await status(server, tmp_path, ADMIN) == 0
+        assert server.requests[-1][1]["X-API-Key"] == "key"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{server.url}  ready",
+        "gateway gateway-n1: 3 connections, 2 sessions followed",
+        "permits: 2 held, 1 waiting; turns queued: 4",
+        "node n1  2 CPUs",
+        "  gateway  gateway-n1  127.0.0.1:18000",
+        "  actor    session-actor-a  5 sessions  2 running, 4 queued",
+        "node n2  4 CPUs",
+        "  actor    session-actor-b  0 sessions  0 running, 0 queued  suspect",
+        "  actor    session-actor-c  1 sessions  does not answer",
+    ]
+
+
+async def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with fake_server() as server:
+        ready(server)
+        server.answers["/wunder/admin/summary"] = (200, {"ok": True, "data": SUMMARY})
+        assert await status(server, tmp_path, {"WUNDER_TOKEN": "t"}, "--json") == 0
+        assert server.requests[-1][1]["Authorization"] == "Bearer t"
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"url": server.url, "alive": True, "ready": True, "reason": None, "summary": SUMMARY}
+
+
+@pytest.mark.parametrize("environ", [{}, {"WUNDER_TOKEN": "t"}], ids=str)
+async def test_others_see_whether_it_is_ready(
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with fake_server() as server:
+        ready(server)
+        error = {"code": "PERMISSION_DENIED", "message": "for administrators"}
+        server.answers["/wunder/admin/summary"] = (403, {"ok": False, "error": error})
+        assert await status(server, tmp_path, environ) == 0
+    line = f"{server.url}  ready  (details need an administrator's token or WUNDER_API_KEY)\n"
+    assert capsys.readouterr().out == line
+
+
+async def test_not_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with fake_server() as server:
+        ready(server)
+        error = {"code": "SERVICE_UNAVAILABLE", "message": "draining"}
+        server.answers["/readyz"] = (503, {"ok": False, "error": error})
+        server.answers["/wunder/admin/summary"] = (200, {"data": {"gateway": {}, "directory": None}})
+        assert await status(server, tmp_path, ADMIN) == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"{server.url}  not ready  (draining)"
+    assert shown[-1] == "the directory does not answer"
+
+
+async def test_something_else_listens_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with fake_server() as server:
+        assert await status(server, tmp_path, {}) == 1
+    assert capsys.readouterr().err == "wunder status: the server answered 404; is it Wunder?\n"
+
+
+async def test_unreachable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with fake_server() as server:
+        pass
+    assert await status(server, tmp_path, {}) == 1
+    assert capsys.readouterr().err.startswith(f"wunder status: cannot reach {server.url}: ")
+    assert await status(server, tmp_path, {}, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["alive"] is False
