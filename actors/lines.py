@@ -17,6 +17,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from actors.errors import WunderError
+from actors.handles import Reach, tell
 from actors.messages import Batch, Event
 from storage.records import OwnerId, SessionId
 
@@ -118,3 +119,69 @@ class OutgoingLine:
         self._dropped.clear()
         self._resync.clear()
         return batch
+
+
+class LineSet:
+    """The lines of one session actor, by gateway; a line whose gateway is gone is forgotten."""
+
+    def __init__(
+        self,
+        actor: str,
+        reach: Reach,
+        owner_id: Callable[[], OwnerId],
+        *,
+        interval_s: float,
+        max_bytes: int,
+        on_lost: Callable[[str, set[SessionId]], None],
+    ) -> None:
+        self._actor = actor
+        self._reach = reach
+        self._owner_id = owner_id
+        self._interval_s = interval_s
+        self._max_bytes = max_bytes
+        self._on_lost = on_lost
+        self._lines: dict[str, OutgoingLine] = {}
+        self._calls_before = 0
+
+    @property
+    def depth(self) -> int:
+        """Events that wait on all lines."""
+        return sum(line.depth for line in self._lines.values())
+
+    @property
+    def calls(self) -> int:
+        """Batches sent since the start."""
+        return self._calls_before + sum(line.calls for line in self._lines.values())
+
+    def to(self, gateway: str) -> OutgoingLine:
+        """The line to a gateway, started with its first use."""
+        line = self._lines.get(gateway)
+        if line is None:
+            call = self._reach.actor(gateway)
+
+            async def send(batch: Batch) -> None:
+                await tell(call, batch)
+
+            line = OutgoingLine(
+                self._actor,
+                self._owner_id,
+                send,
+                interval_s=self._interval_s,
+                max_bytes=self._max_bytes,
+                on_lost=lambda: self._lost(gateway),
+            )
+            self._lines[gateway] = line
+            line.start()
+        return line
+
+    async def stop(self, *, flush: bool) -> None:
+        for line in list(self._lines.values()):
+            if flush:
+                await line.flush()
+            await line.stop()
+
+    def _lost(self, gateway: str) -> None:
+        line = self._lines.pop(gateway, None)
+        if line is not None:
+            self._calls_before += line.calls
+            self._on_lost(gateway, set(line.sessions))

@@ -12,12 +12,11 @@ import contextlib
 import os
 
 from actors.errors import ServiceUnavailable, StaleEpoch, WunderError
-from actors.handles import DirectoryHandle, Reach, tell
-from actors.lines import OutgoingLine
+from actors.handles import DirectoryHandle, Reach
+from actors.lines import LineSet
 from actors.logs import log
 from actors.loop import Loop
 from actors.messages import (
-    Batch,
     CancelTurn,
     Describe,
     Description,
@@ -63,7 +62,6 @@ class SessionHost:
         self._runners: dict[SessionId, SessionRunner] = {}
         self._opening: dict[SessionId, asyncio.Future[SessionRunner]] = {}
         self._leaving: dict[SessionId, asyncio.Task[None]] = {}
-        self._lines: dict[str, OutgoingLine] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._draining = False
         self._stale_commits = 0
@@ -74,6 +72,14 @@ class SessionHost:
             services.clock.monotonic_s,
             on_stored=self._on_stored,
             on_stale=self._on_stale,
+        )
+        self._lines = LineSet(
+            actor,
+            reach,
+            lambda: self._owner_id,
+            interval_s=self._settings.line_interval_ms / 1000,
+            max_bytes=self._settings.line_max_bytes,
+            on_lost=self._line_lost,
         )
         self._lease = Loop("lease", self._renew, interval_s=self._settings.lease_renew_s, jitter=0.1, max_backoff_s=1.0)
         self._maintenance = Loop("session-maintenance", self._maintain, interval_s=_MAINTENANCE_S)
@@ -95,9 +101,7 @@ class SessionHost:
             with contextlib.suppress(WunderError):
                 await self._leave(session_id)
         await self.writer.stop()
-        for line in list(self._lines.values()):
-            await line.flush()
-            await line.stop()
+        await self._lines.stop(flush=True)
         await self._lease.stop()
         with contextlib.suppress(WunderError):
             await self._services.store.expire_owner(self._owner_id)
@@ -110,8 +114,7 @@ class SessionHost:
         for loop in (self._maintenance, self._watch, self._lease):
             await loop.stop()
         self.writer.crash()
-        for line in self._lines.values():
-            await line.stop()
+        await self._lines.stop(flush=False)
         for runner in list(self._runners.values()):
             runner.crash()
         await self._services.models.close()
@@ -134,7 +137,7 @@ class SessionHost:
                 return await runner.cancel(command.user_id, command.turn_id)
             case Follow():
                 runner = await self._runner(command.session_id)
-                return runner.follow(command.user_id, self._line(command.gateway), command.gateway)
+                return runner.follow(command.user_id, self._lines.to(command.gateway), command.gateway)
             case Unfollow():
                 for session_id in command.session_ids:
                     if (found := self._runners.get(session_id)) is not None:
@@ -169,7 +172,7 @@ class SessionHost:
         runner = await self._runner(command.session_id, create=command if command.create else None)
         runner.authorize(command.user_id)
         if command.gateway is not None:
-            runner.follow(command.user_id, self._line(command.gateway), command.gateway)
+            runner.follow(command.user_id, self._lines.to(command.gateway), command.gateway)
         return await runner.submit(command)
 
     async def _runner(self, session_id: SessionId, *, create: Submit | None = None) -> SessionRunner:
@@ -280,32 +283,9 @@ class SessionHost:
         if runner is not None and runner.session.fence.epoch == epoch:
             runner.abandon("StaleEpoch")
 
-    # -- lines ---------------------------------------------------------------------------------------------------
-
-    def _line(self, gateway: str) -> OutgoingLine:
-        line = self._lines.get(gateway)
-        if line is None:
-            call = self._reach.actor(gateway)
-
-            async def send(batch: Batch) -> None:
-                await tell(call, batch)
-
-            line = OutgoingLine(
-                self._actor,
-                lambda: self._owner_id,
-                send,
-                interval_s=self._settings.line_interval_ms / 1000,
-                max_bytes=self._settings.line_max_bytes,
-                on_lost=lambda: self._line_lost(gateway),
-            )
-            self._lines[gateway] = line
-            line.start()
-        return line
-
-    def _line_lost(self, gateway: str) -> None:
-        line = self._lines.pop(gateway, None)
+    def _line_lost(self, gateway: str, sessions: set[SessionId]) -> None:
         log.warning("line_lost", gateway=gateway)
-        for session_id in list(line.sessions) if line else []:
+        for session_id in sessions:
             if (runner := self._runners.get(session_id)) is not None:
                 runner.unfollow(gateway)
 
@@ -393,8 +373,8 @@ class SessionHost:
                 "sessions_open": len(self._runners),
                 "turns_running": sum(r.session.running is not None for r in runners),
                 "turns_queued": sum(len(r.session.queue) for r in runners),
-                "line_depth": sum(line.depth for line in self._lines.values()),
-                "line_calls": sum(line.calls for line in self._lines.values()),
+                "line_depth": self._lines.depth,
+                "line_calls": self._lines.calls,
                 "event_writer_depth": self.writer.depth,
                 "event_writer_age_seconds": self.writer.age_s(),
                 "event_writer_rows": counts.rows,

@@ -9,7 +9,7 @@ import ssl
 import msgspec
 from aiohttp import web
 
-from actors.clock import SystemClock
+from actors.clock import Clock, SystemClock
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import DirectoryHandle, Reach
 from actors.logs import configure_logs, log
@@ -69,16 +69,7 @@ class GatewayService:
         self._directory = directory
         self._hasher = PasswordHasher(settings.auth)
         self.auth = Auth(store, settings, clock)
-        rules = PasswordRules(min_length=settings.auth.password_min_length, common=load_common_passwords())
-        self.accounts = Accounts(
-            store=store,
-            auth=self.auth,
-            hasher=self._hasher,
-            throttle=LoginThrottle(settings.auth, clock),
-            rules=rules,
-            clock=clock,
-            registration_open=registration_open(settings),
-        )
+        self.accounts = _accounts(settings, store, self.auth, self._hasher, clock)
         owners = Owners(directory, reach, clock, timeout_s=settings.gateway.owner_timeout_s)
         self.topics = Topics(name, owners, reach, store, clock, topic_bytes=settings.gateway.topic_buffer_bytes)
         self._turns = Turns(settings, owners, self.topics, clock, gateway=name)
@@ -186,6 +177,20 @@ class GatewayService:
         task = asyncio.create_task(tell(), name="token-ended")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _accounts(
+    settings: Settings, store: AsyncStorageBackend, auth: Auth, hasher: PasswordHasher, clock: Clock
+) -> Accounts:
+    return Accounts(
+        store=store,
+        auth=auth,
+        hasher=hasher,
+        throttle=LoginThrottle(settings.auth, clock),
+        rules=PasswordRules(min_length=settings.auth.password_min_length, common=load_common_passwords()),
+        clock=clock,
+        registration_open=registration_open(settings),
+    )
 
 
 def tls(settings: Settings) -> ssl.SSLContext | None:

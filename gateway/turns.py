@@ -6,12 +6,12 @@ import difflib
 import hashlib
 
 import msgspec
-from actors.models.registry import Models
-from actors.tools.registry import Tools
 
 from actors.clock import Clock
 from actors.errors import InvalidRequest
 from actors.messages import BusyPolicy, CancelReceipt, CancelTurn, Submit, Submitted
+from actors.models.registry import Models
+from actors.tools.registry import Tools
 from actors.transcript import title_of
 from gateway.owners import Owners
 from gateway.protocol import TurnOptions

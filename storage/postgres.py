@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
 
@@ -51,42 +51,40 @@ class PostgresTransaction:
         self._queries = load("postgres")
 
     async def fetch(self, name: str, *args: Any) -> Sequence[Row]:
-        call = self._connection.fetch(self._queries[name], *args, timeout=self._timeout_s)
-        rows: Sequence[Row] = await self._run(name, call)
+        rows: Sequence[Row] = await self._run(name, "fetch", self._queries[name], *args)
         return rows
 
     async def fetchrow(self, name: str, *args: Any) -> Row | None:
-        call = self._connection.fetchrow(self._queries[name], *args, timeout=self._timeout_s)
-        row: Row | None = await self._run(name, call)
+        row: Row | None = await self._run(name, "fetchrow", self._queries[name], *args)
         return row
 
     async def execute(self, name: str, *args: Any) -> int:
-        call = self._connection.execute(self._queries[name], *args, timeout=self._timeout_s)
-        return _rows_changed(await self._run(name, call))
+        return _rows_changed(await self._run(name, "execute", self._queries[name], *args))
 
     async def execute_rows(self, name: str, rows: Sequence[Args]) -> int:
         return await self.execute(name, *zip(*rows, strict=True)) if rows else 0
 
     async def execute_script(self, script: str) -> None:
         """Run statements without parameters."""
-        await self._run("execute_script", self._connection.execute(script, timeout=self._timeout_s))
+        await self._run("execute_script", "execute", script)
 
-    async def begin(self) -> None:
-        """Open the transaction."""
-        await settle(self._run("begin", self._connection.execute("BEGIN", timeout=self._timeout_s)))
+    async def control(self, verb: Literal["BEGIN", "COMMIT", "ROLLBACK"]) -> None:
+        """Open or close the transaction, whatever happens to the caller."""
+        await settle(self._run(verb.lower(), "execute", verb))
 
-    async def end(self, verb: Literal["COMMIT", "ROLLBACK"]) -> None:
-        """Close the transaction, whatever happens to the caller."""
-        call = self._connection.execute(verb, timeout=self._timeout_s)
-        await settle(self._run(verb.lower(), call))
-
-    async def _run(self, name: str, call: Coroutine[Any, Any, T]) -> T:
+    async def _run(self, name: str, method: str, sql: str, *args: Any) -> Any:
         try:
-            return await self._meter.timed(name, call)
-        except Exception as error:
-            if isinstance(error, TimeoutError):
-                self._connection.terminate()
+            return await self._meter.timed(name, self._call(method, sql, *args))
+        except TimeoutError as error:
+            with suppress(asyncpg.InterfaceError):
+                self._connection.terminate()  # do not wait for a server that does not answer
             raise translate(error) from error
+        except Exception as error:
+            raise translate(error) from error
+
+    async def _call(self, method: str, sql: str, *args: Any) -> Any:
+        # A lost connection raises already when the method is called, not only when it is awaited.
+        return await getattr(self._connection, method)(sql, *args, timeout=self._timeout_s)
 
 
 class PostgresDatabase:
@@ -216,13 +214,13 @@ async def _keep_session(_connection: Any) -> None:
 @asynccontextmanager
 async def _transaction(connection: PostgresTransaction) -> AsyncIterator[None]:
     try:
-        await connection.begin()
+        await connection.control("BEGIN")
         yield
     except BaseException:
         with suppress(WunderError):  # the connection is gone, and its transaction with it
-            await connection.end("ROLLBACK")
+            await connection.control("ROLLBACK")
         raise
-    await connection.end("COMMIT")
+    await connection.control("COMMIT")
 
 
 async def _translated(call: Awaitable[T]) -> T:

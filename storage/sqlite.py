@@ -30,6 +30,7 @@ from storage.errors import (
     WunderError,
 )
 from storage.settings import StorageSettings
+from storage.sqlite_group import CommitGroup
 from storage.statements import load
 
 T = TypeVar("T")
@@ -81,6 +82,27 @@ class SqliteTransaction:
         """Open the transaction with the right to write."""
         await self._run("begin", self._execute("BEGIN IMMEDIATE", ()))
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open (an error may have closed it)."""
+        return self._connection.in_transaction
+
+    async def savepoint(self) -> None:
+        """Mark where a member of a group begins, whatever happens to the caller."""
+        await settle(self._run("savepoint", self._execute("SAVEPOINT member", ()), bounded=False))
+
+    async def release(self) -> None:
+        """The member is done; its changes belong to the transaction."""
+        await self._run("release", self._execute("RELEASE member", ()))
+
+    async def rollback_to(self) -> None:
+        """Undo one member, whatever happens to the caller."""
+        await settle(self._undo_member())
+
+    async def _undo_member(self) -> None:
+        for statement in ("ROLLBACK TO member", "RELEASE member"):
+            await self._run("rollback_to", self._execute(statement, ()), bounded=False)
+
     async def commit(self) -> None:
         """Close the transaction, whatever happens to the caller."""
         await settle(self._run("commit", self._connection.commit(), bounded=False))
@@ -124,6 +146,8 @@ class SqliteDatabase:
         self._reserved: SqliteTransaction | None = None
         self._readers: asyncio.Queue[SqliteTransaction] | None = None
         self._writer_lock = asyncio.Lock()
+        self._group = CommitGroup()
+        self._closing: set[asyncio.Task[None]] = set()
         self._reserved_lock = asyncio.Lock()
 
     def array(self, values: Sequence[Any]) -> str:
@@ -179,14 +203,15 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTransaction]:
-        async with self._writing() as writer:
-            try:
-                await writer.begin()
+        """All or nothing, and durable on return; shares its sync with those that wait meanwhile."""
+        await self._turn()
+        try:
+            writer = self._open_writer()
+            async with self._group.member(writer) as committed:
                 yield writer
-                await writer.commit()
-            except BaseException:
-                await writer.rollback()
-                raise
+        finally:
+            self._writer_lock.release()
+        await asyncio.shield(committed)
 
     migration = transaction
 
@@ -208,13 +233,39 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[SqliteTransaction]:
-        await self._waited(self._writer_lock.acquire())
+        """The writer for a single statement, which is durable by itself."""
+        await self._turn()
         try:
-            if self._writer is None:
-                raise StorageUnavailable("the store is not open")
-            yield self._writer
+            writer = self._open_writer()
+            await self._group.close(writer)
+            yield writer
         finally:
             self._writer_lock.release()
+
+    def _open_writer(self) -> SqliteTransaction:
+        if self._writer is None:
+            raise StorageUnavailable("the store is not open")
+        return self._writer
+
+    async def _turn(self) -> None:
+        """Wait for the writer."""
+        self._group.waiting += 1
+        try:
+            await self._waited(self._writer_lock.acquire())
+        except BaseException:
+            self._group.waiting -= 1
+            if not self._group.waiting and self._group.open:
+                # The group was left open for us, and nobody else comes to close it.
+                task = asyncio.create_task(self._close_group(), name="close-group")
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+            raise
+        self._group.waiting -= 1
+
+    async def _close_group(self) -> None:
+        async with self._writer_lock:
+            if self._writer is not None:
+                await self._group.close(self._writer)
 
     async def _waited(self, turn: Coroutine[Any, Any, T]) -> T:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""For every kind of test: with CI=true nothing may be skipped."""
+"""For every kind of test: with CI=true nothing may be skipped; --seed replays what chance chose."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 import pytest
 
 _skipped: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="replay scenarios that print a seed")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

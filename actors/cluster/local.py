@@ -20,7 +20,7 @@ def attach(address: str) -> None:
 
 
 def start_local(*, dashboard_port: int | None, cpus: int | None = None) -> str:
-    """Start Ray on this machine only, as `prepare_environment` has set it up; the dashboard's address, if there is one."""
+    """Start Ray on this machine only, as `prepare_environment` has set it up; its dashboard's address, if any."""
     context = ray.init(
         num_cpus=cpus,
         namespace=NAMESPACE,

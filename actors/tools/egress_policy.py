@@ -130,6 +130,6 @@ def _entry(text: str) -> _Entry:
     with contextlib.suppress(ValueError):
         network = ipaddress.ip_network(host, strict=False)
     host = host.rstrip(".")
-    if not host or (network is None and (looks_numeric(host) or "/" in host or "*" in host[1:])):
+    if not host or (network is None and (looks_numeric(host) or "/" in host or "*" in host.removeprefix("*."))):
         raise ValueError(f"not a host, address or network: {text!r}")
     return _Entry(host, network, port)

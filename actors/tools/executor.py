@@ -30,6 +30,7 @@ async def run_tool(
 
 
 async def _run(tool: Tool, call: ToolCall, context: ToolContext) -> ToolResult:
+    context.token.raise_if_cancelled()
     try:
         arguments = decode_arguments(tool, call.arguments)
     except ToolError as error:

@@ -99,5 +99,6 @@ class _Cutter:
             if not isinstance(key, str):
                 raise NotJson(f"a key of type {type(key).__name__}")
             self._left -= 2
-            kept[self._text(key)] = self.cut(item, depth + 1)
+            name = self._text(key)
+            kept[name] = self.cut(item, depth + 1)
         return kept

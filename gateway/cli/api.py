@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,7 +71,8 @@ def refusal(status: int, answer: Any) -> WunderError:
 def reason(error: BaseException) -> str:
     """Why a connection failed, in a few words."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.strerror or str(error.os_error)
+        number = error.os_error.errno
+        return os.strerror(number).lower() if number and number > 0 else error.strerror or str(error.os_error)
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return str(error) or type(error).__name__

@@ -30,9 +30,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="package")
-def served(
-    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, world: World
-) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, world: World) -> Iterator[Served]:
     service = Served(
         tmp_path_factory.mktemp("served"),
         postgres.create_database(),

@@ -11,6 +11,7 @@ import pytest
 from tests.support.follower import Follower
 from tests.support.postgres import PostgresServer
 from tests.support.served import API_KEY, Served
+from tests.support.waiting import eventually
 
 TIMEOUT_S = 120.0
 STREAMS = 20
@@ -48,9 +49,7 @@ async def test_nothing_acknowledged_is_lost_when_postgres_crashes(served: Served
 
     connection = await asyncpg.connect(served.storage_url)
     try:
-        rows = await connection.fetch(
-            "SELECT turn_id, status FROM tasks WHERE turn_id = ANY($1)", list(acknowledged)
-        )
+        rows = await connection.fetch("SELECT turn_id, status FROM tasks WHERE turn_id = ANY($1)", list(acknowledged))
     finally:
         await connection.close()
     stored = {row["turn_id"]: row["status"] for row in rows}
@@ -60,8 +59,4 @@ async def test_nothing_acknowledged_is_lost_when_postgres_crashes(served: Served
 
 async def more_turns(acknowledged: dict[str, str], count: int) -> None:
     """Until so many turns have been acknowledged: the load is really going on."""
-    tick = asyncio.get_running_loop()
-    while len(acknowledged) < count:
-        woken = asyncio.Event()
-        tick.call_later(0.05, woken.set)
-        await woken.wait()
+    await eventually(lambda: len(acknowledged) >= count, timeout_s=TIMEOUT_S)

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from tests.support.follower import Follower
-from tests.support.postgres import PostgresServer
 from tests.support.served import API_KEY, Served
+from tests.support.waiting import eventually
 from tests.support.world import World
 
 TIMEOUT_S = 90.0
@@ -25,26 +25,30 @@ async def bounded() -> Any:
         yield
 
 
+async def get(served: Served, path: str) -> Any:
+    headers = {"X-API-Key": API_KEY}
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(served.url + path) as response:
+        return (await response.json())["data"]
+
+
+async def row(served: Served, query: str, *args: Any) -> Any:
+    connection = await asyncpg.connect(served.storage_url)
+    try:
+        return await connection.fetchval(query, *args)
+    finally:
+        await connection.close()
+
+
 async def stored_answer(served: Served, follower: Follower) -> str:
-    async with aiohttp.ClientSession(headers={"X-API-Key": API_KEY}) as session:
-        path = f"{served.url}/wunder/chat/sessions/{follower.session_id}"
-        async with session.get(path) as response:
-            body = await response.json()
-    answers = [m["content"] for m in body["data"]["messages"] if m["turn_id"] == follower.turn_id]
-    return str(answers[-1])
+    data = await get(served, f"/wunder/chat/sessions/{follower.session_id}")
+    return str([m["content"] for m in data["messages"] if m["turn_id"] == follower.turn_id][-1])
 
 
 async def actor_of(served: Served, session_id: str) -> int:
     """The process that owns a session: the one whose owner id the database names."""
-    async with aiohttp.ClientSession(headers={"X-API-Key": API_KEY}) as session:
-        async with session.get(f"{served.url}/wunder/admin/summary") as response:
-            body = await response.json()
-    connection = await asyncpg.connect(served.storage_url)
-    try:
-        owner = await connection.fetchval("SELECT owner_id FROM sessions WHERE session_id = $1", session_id)
-    finally:
-        await connection.close()
-    return next(int(a["pid"]) for a in body["data"]["actors"].values() if a["owner_id"] == owner)
+    summary = await get(served, "/wunder/admin/summary")
+    owner = await row(served, "SELECT owner_id FROM sessions WHERE session_id = $1", session_id)
+    return next(int(a["pid"]) for a in summary["actors"].values() if a["owner_id"] == owner)
 
 
 def is_delta(event: dict[str, Any]) -> bool:
@@ -101,7 +105,7 @@ async def test_a_killed_directory_comes_back_and_forgets_nothing(served: Served)
 
 
 async def test_a_hung_owner_is_taken_over_and_its_late_writes_are_refused(
-    served: Served, postgres: PostgresServer
+    served: Served,
 ) -> None:
     async with Follower(served.url, API_KEY, "hung-owner") as follower:
         await follower.start(f"count to {WORDS}")
@@ -118,7 +122,7 @@ async def test_a_hung_owner_is_taken_over_and_its_late_writes_are_refused(
         assert follower.text() == await stored_answer(served, follower)
         refused = await refused_writes(served, pid)
         assert refused > 0, "the fault did not bite: the woken owner wrote nothing"
-        assert await events_of_old_owner(served, follower) == 0
+        assert await late_events(served, follower) == 0
 
 
 def signal_process(served: Served, pid: int, number: signal.Signals) -> None:
@@ -127,32 +131,28 @@ def signal_process(served: Served, pid: int, number: signal.Signals) -> None:
 
 
 async def epoch_of(served: Served, session_id: str) -> int:
-    connection = await asyncpg.connect(served.storage_url)
-    try:
-        return int(await connection.fetchval("SELECT epoch FROM sessions WHERE session_id = $1", session_id))
-    finally:
-        await connection.close()
+    return int(await row(served, "SELECT epoch FROM sessions WHERE session_id = $1", session_id))
 
 
-async def events_of_old_owner(served: Served, follower: Follower) -> int:
-    """Events stored after the rewind whose numbers belong to the block of the owner before."""
+async def late_events(served: Served, follower: Follower) -> int:
+    """Events of the former owner's block of numbers that were stored after the takeover."""
     rewind = next(e["id"] for e in follower.events if e["event"] == "rewind")
-    terminal = follower.events[-1]["id"]
-    connection = await asyncpg.connect(served.storage_url)
-    try:
-        late = "SELECT count(*) FROM events WHERE session_id = $1 AND (seq > $3 OR (seq < $2 AND created_us > " \
-            "(SELECT created_us FROM events WHERE session_id = $1 AND seq = $2)))"
-        return int(await connection.fetchval(late, follower.session_id, rewind, terminal))
-    finally:
-        await connection.close()
+    late = """
+        SELECT count(*) FROM events e WHERE session_id = $1 AND seq < $2 AND created_us >
+            (SELECT created_us FROM events WHERE session_id = $1 AND seq = $2)
+    """
+    return int(await row(served, late, follower.session_id, rewind))
 
 
 async def refused_writes(served: Served, pid: int) -> int:
     """What the woken actor says of its writes, once it answers again."""
-    async with aiohttp.ClientSession(headers={"X-API-Key": API_KEY}) as session:
-        while True:
-            async with session.get(f"{served.url}/wunder/admin/summary") as response:
-                body = await response.json()
-            for actor in body["data"]["actors"].values():
-                if actor["pid"] == pid and actor["leases_lost"] > 0:
-                    return int(actor["stale_writes_refused"])
+    refused: list[int] = []
+
+    async def answered() -> bool:
+        summary = await get(served, "/wunder/admin/summary")
+        woken = [a for a in summary["actors"].values() if a["pid"] == pid and a["leases_lost"] > 0]
+        refused.extend(int(a["stale_writes_refused"]) for a in woken)
+        return bool(woken)
+
+    await eventually(answered, timeout_s=30)
+    return refused[-1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+
+from tests.support.waiting import pause
 
 RECONNECT_S = 0.1
 DELTAS = ("llm_output_delta", "tool_output_delta")
@@ -51,7 +52,7 @@ class Follower:
                 await socket.send_json({"type": "start", "request_id": "turn", "payload": frame})
                 ack = await self._receive()
                 if ack["type"] == "error" and ack["payload"]["status"] == 503:
-                    await asyncio.sleep(RECONNECT_S)  # structure: allowed in support (the server said: come back)
+                    await pause(RECONNECT_S)
                     continue
                 assert ack["type"] == "ack", ack
                 self.session_id = ack["payload"]["session_id"]
@@ -88,9 +89,7 @@ class Follower:
 
     async def cancel(self) -> None:
         socket = await self._connected()
-        await socket.send_json(
-            {"type": "cancel", "payload": {"session_id": self.session_id, "turn_id": self.turn_id}}
-        )
+        await socket.send_json({"type": "cancel", "payload": {"session_id": self.session_id, "turn_id": self.turn_id}})
 
     def text(self) -> str:
         """The model's text that counts: what a `rewind` took back is gone."""
@@ -145,4 +144,4 @@ class Follower:
         socket, self._socket = self._socket, None
         if socket is not None:
             await socket.close()
-        await asyncio.sleep(RECONNECT_S)
+        await pause(RECONNECT_S)

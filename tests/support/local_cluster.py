@@ -16,65 +16,84 @@ from actors.directory import JANITOR, Directory
 from actors.errors import ServiceUnavailable
 from actors.handles import Call, DirectoryHandle
 from actors.janitor import Janitor
+from actors.messages import AnyCommand, decode_command
 from actors.models.registry import Models
 from actors.placement import Node
 from actors.session_host import SessionHost
-from actors.settings import ActorSettings
+from actors.settings import ActorSettings, LlmSettings
 from actors.tools.registry import Tools
 from actors.turn_runner import Services
 from gateway.main import GatewayService
 from gateway.settings import Settings
 from storage.factory import create_store
+from storage.store import AsyncStorageBackend
 
 DIRECTORY = "directory"
 Handler = Callable[[bytes], Awaitable[bytes]]
+Fault = Callable[[str, AnyCommand], Awaitable[None]]
+"""Told who is called with what, before or after the call is served: it may wait, or raise `ServiceUnavailable`."""
 
 
 class LocalReach:
-    """Processes by name; `kill` makes one unreachable at once, `hang` makes its calls never return."""
+    """Processes by name; `kill` makes one unreachable at once, `hang` makes its calls never return.
+
+    As over Ray, a call goes on when its caller has given up waiting, and ends with the process that serves it.
+    """
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
         self._gone: dict[str, asyncio.Event] = {}
-        self._hung: set[str] = set()
+        self._hung: dict[str, asyncio.Event] = {}
+        self._serving: dict[str, set[asyncio.Future[bytes]]] = {}
+        self.before: list[Fault] = []
+        self.after: list[Fault] = []
         self.calls = 0
 
     def add(self, name: str, handler: Handler) -> None:
         self._handlers[name] = handler
         self._gone[name] = asyncio.Event()
+        self._serving[name] = set()
 
     def kill(self, name: str) -> None:
         self._handlers.pop(name, None)
         if name in self._gone:
             self._gone[name].set()
+        for answer in self._serving.pop(name, set()):
+            answer.cancel()
 
     def hang(self, name: str) -> None:
-        self._hung.add(name)
+        self._hung[name] = asyncio.Event()
 
     def wake(self, name: str) -> None:
-        self._hung.discard(name)
+        self._hung.pop(name).set()
 
     def actor(self, name: str) -> Call:
         async def call(data: bytes) -> bytes:
             self.calls += 1
-            if name in self._hung:
-                await asyncio.Event().wait()
-            handler = self._handlers.get(name)
             gone = self._gone.get(name)
-            if handler is None or gone is None:
+            if gone is None or name not in self._handlers:
                 raise ServiceUnavailable(f"{name} is not there")
-            answer: asyncio.Future[bytes] = asyncio.ensure_future(handler(data))
-            death = asyncio.ensure_future(gone.wait())
-            try:
-                await asyncio.wait({answer, death}, return_when=asyncio.FIRST_COMPLETED)
-                if not answer.done():
-                    raise ServiceUnavailable(f"{name} died")
-                return answer.result()
-            finally:
-                answer.cancel()
-                death.cancel()
+            answer = asyncio.ensure_future(self._serve(name, data))
+            serving = self._serving[name]
+            serving.add(answer)
+            answer.add_done_callback(serving.discard)
+            await asyncio.wait([answer])
+            if answer.cancelled():
+                raise ServiceUnavailable(f"{name} died")
+            return answer.result()
 
         return call
+
+    async def _serve(self, name: str, data: bytes) -> bytes:
+        if name in self._hung:
+            await self._hung[name].wait()
+        command = decode_command(data) if self.before or self.after else None
+        for fault in self.before if command is not None else ():
+            await fault(name, command)
+        answer = await self._handlers[name](data)
+        for fault in self.after if command is not None else ():
+            await fault(name, command)
+        return answer
 
     async def gone(self, name: str) -> None:
         event = self._gone.get(name)
@@ -101,15 +120,17 @@ class LocalLauncher:
 class LocalCluster:
     """Builds everything; `crash` ends a host as kill -9 would: nothing is flushed, nothing is told."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, models: Callable[[LlmSettings], Models] = Models) -> None:
         self.settings = settings
         self.actor_settings: ActorSettings = settings.for_actors()
+        self._models = models
         self.reach = LocalReach()
         self.hosts: dict[str, SessionHost] = {}
         self.gateways: dict[str, GatewayService] = {}
         self._numbers = itertools.count(1)
-        self._directory: Directory | None = None
-        self._janitor: Janitor | None = None
+        self.stores: dict[str, AsyncStorageBackend] = {}
+        self.directory: Directory | None = None
+        self.janitor: Janitor | None = None
 
     @property
     def url(self) -> str:
@@ -122,32 +143,32 @@ class LocalCluster:
         await store.close()
         await self.start_directory()
         handle = DirectoryHandle(self.reach.actor(DIRECTORY))
-        self._janitor = Janitor(
+        self.janitor = Janitor(
             self.actor_settings, create_store(self.settings.storage), SystemClock(), handle, self.reach
         )
-        self.reach.add(JANITOR, self._janitor.handle)
-        await self._janitor.start()
+        self.reach.add(JANITOR, self.janitor.handle)
+        await self.janitor.start()
         for _ in range(gateways):
             await self.start_gateway()
 
     async def start_directory(self) -> None:
         launcher = LocalLauncher(self)
         store = create_store(self.settings.storage)
-        self._directory = Directory(self.actor_settings, store, SystemClock(), self.reach, launcher)
-        self.reach.add(DIRECTORY, self._directory.handle)
-        await self._directory.start()
+        self.directory = Directory(self.actor_settings, store, SystemClock(), self.reach, launcher)
+        self.reach.add(DIRECTORY, self.directory.handle)
+        await self.directory.start()
 
     async def restart_directory(self) -> None:
         """The directory forgets everything and comes back."""
-        assert self._directory is not None
+        assert self.directory is not None
         self.reach.kill(DIRECTORY)
-        await self._directory.stop()
+        await self.directory.stop()
         await self.start_directory()
 
     async def start_gateway(self) -> GatewayService:
         name = f"gateway-{next(self._numbers)}"
         handle = DirectoryHandle(self.reach.actor(DIRECTORY))
-        store = create_store(self.settings.storage)
+        store = self.stores[name] = create_store(self.settings.storage)
         gateway = GatewayService(self.settings, store, handle, self.reach, name=name, node_id="node")
         self.reach.add(name, gateway.handle)
         await gateway.start()
@@ -158,9 +179,9 @@ class LocalCluster:
         name = f"host-{next(self._numbers)}"
         services = Services(
             settings=self.actor_settings,
-            store=create_store(self.settings.storage),
+            store=self._new_store(name),
             clock=SystemClock(),
-            models=Models(self.actor_settings.llm),
+            models=self._models(self.actor_settings.llm),
             tools=Tools(self.actor_settings.tools),
         )
         handle = DirectoryHandle(self.reach.actor(DIRECTORY))
@@ -170,19 +191,27 @@ class LocalCluster:
         await host.start()
         return name
 
+    def _new_store(self, name: str) -> AsyncStorageBackend:
+        self.stores[name] = create_store(self.settings.storage)
+        return self.stores[name]
+
+    async def stop_gateway(self, name: str) -> None:
+        """A rolling restart: drain, close everything, end."""
+        await self.gateways.pop(name).stop()
+        self.reach.kill(name)
+
     async def crash(self, name: str) -> None:
         host = self.hosts.pop(name)
         self.reach.kill(name)
         await host.crash()
 
     async def stop(self) -> None:
-        for name, gateway in list(self.gateways.items()):
-            await gateway.stop()
-            self.reach.kill(name)
-        if self._janitor is not None:
-            await self._janitor.stop()
-        if self._directory is not None:
-            await self._directory.stop()
+        for name in list(self.gateways):
+            await self.stop_gateway(name)
+        if self.janitor is not None:
+            await self.janitor.stop()
+        if self.directory is not None:
+            await self.directory.stop()
         for name, host in list(self.hosts.items()):
             await host.stop()
             self.reach.kill(name)
@@ -205,9 +234,11 @@ def local_settings(tmp_path: Path, storage_url: str | None = None, **sections: d
 
 
 @contextlib.asynccontextmanager
-async def local_cluster(settings: Settings, gateways: int = 1) -> AsyncIterator[LocalCluster]:
+async def local_cluster(
+    settings: Settings, gateways: int = 1, models: Callable[[LlmSettings], Models] = Models
+) -> AsyncIterator[LocalCluster]:
     """A running cluster that is stopped at the end, whatever happens."""
-    cluster = LocalCluster(settings)
+    cluster = LocalCluster(settings, models)
     try:
         await cluster.start(gateways)
         yield cluster

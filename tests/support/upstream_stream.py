@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n%s\r\n"
 _BEFORE = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"fake","choices":[{"index":0,"delta":'
 _AFTER = b',"finish_reason":null}]}'
+_PLAIN = b"%x\r\n" + _BEFORE + b'{"content":"%s"}' + _AFTER + b"\n\n\r\n"
+_PLAIN_BYTES = len(_BEFORE + b'{"content":""}' + _AFTER + b"\n\n")
 _END = b"0\r\n\r\n"
 _BURST = 64
 
@@ -85,6 +87,8 @@ class Stream:
         self._sent = -script.reasoning
         self._due = 0.0
         self._stopped = False
+        odd = script.fault or script.crlf or script.split or script.comments or script.text or not script.rate
+        self._plain = not odd
 
     def start(self) -> None:
         script = self._script
@@ -108,6 +112,14 @@ class Stream:
     def step(self) -> None:
         """The next delta (or a burst of them), the fault, or the end."""
         if self._stopped:
+            return
+        if self._plain and 0 <= self._sent < self._count:
+            self._sent += 1
+            self._wheel.deltas += 1
+            text = (b"@%d " % time.monotonic_ns()).ljust(self._script.bytes, b"x")
+            self._connection.transport.write(_PLAIN % (_PLAIN_BYTES + len(text), text))
+            self._due += self._period_s
+            self._wheel.at(self._due, self.step)
             return
         for _ in range(1 if self._period_s else _BURST):
             if self._script.fault and self._sent >= self._script.after:

@@ -1,4 +1,4 @@
-"""The world that tools act on: a small HTTP server in a thread that keeps a ledger of what was asked of it (oracle O2)."""
+"""The world that tools act on: a small HTTP server in a thread with a ledger of what was asked of it (oracle O2)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class World:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with self._changed:
             self._released.add("*")
             self._changed.notify_all()

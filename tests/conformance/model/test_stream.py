@@ -18,6 +18,15 @@ async def _parts(subject: Any, question: str, **asked: Any) -> list[ModelPart]:
     return [p async for p in subject.model.stream(subject.ask(question, **asked), CancellationToken())]
 
 
+async def _read(
+    subject: Any, question: str, got: list[ModelPart], token: CancellationToken, cancel_at: int = -1
+) -> None:
+    async for part in subject.model.stream(subject.ask(question), token):
+        got.append(part)
+        if len(got) == cancel_at:
+            token.cancel()
+
+
 @pytest.mark.parametrize("count", [1, 7, 1000])
 async def test_completed_is_last_and_says_what_the_deltas_said(subject: Any, count: int) -> None:
     *deltas, completed = await _parts(subject, subject.say(count))
@@ -79,29 +88,25 @@ async def test_a_failure_is_typed_and_never_completes(
 ) -> None:
     got: list[ModelPart] = []
     with pytest.raises(error):
-        async for part in subject.model.stream(subject.ask(subject.fail(kind, after)), CancellationToken()):
-            got.append(part)
+        await _read(subject, subject.fail(kind, after), got, CancellationToken())
     assert len(got) == after
     assert not any(isinstance(part, Completed) for part in got)
 
 
 async def test_cancelled_before_it_starts(subject: Any) -> None:
-    token = CancellationToken()
+    token, got = CancellationToken(), list[ModelPart]()
     token.cancel("interrupted")
     with pytest.raises(Cancelled) as caught:
-        async for _ in subject.model.stream(subject.ask(subject.say(3)), token):
-            pytest.fail("it spoke")
+        await _read(subject, subject.say(3), got, token)
+    assert got == []
     assert caught.value.reason == "interrupted"
 
 
 async def test_cancelled_midway_says_nothing_more(subject: Any) -> None:
-    token, got = CancellationToken(), 0
+    got: list[ModelPart] = []
     with pytest.raises(Cancelled):
-        async for _ in subject.model.stream(subject.ask(subject.drip(10_000)), token):
-            got += 1
-            if got == 3:
-                token.cancel()
-    assert got == 3
+        await _read(subject, subject.drip(10_000), got, CancellationToken(), cancel_at=3)
+    assert len(got) == 3
 
 
 async def test_many_turns_share_one_model(subject: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.errors import UpstreamGarbage, UpstreamOverloaded, UpstreamRefused
+from actors.errors import UpstreamError, UpstreamGarbage, UpstreamRefused
 from actors.models.assembly import Assembly
 from actors.models.backoff import Backoff
 from actors.models.base import ModelRequest
@@ -26,7 +29,7 @@ def test_lines_are_the_same_however_they_are_cut(texts: list[str], cuts: list[in
     raw = "".join(f": comment{eol}data: {text}{eol}{eol}" for text in texts).encode()
     edges = [0, *sorted(min(c, len(raw)) for c in cuts), len(raw)]
     lines, got = DataLines(), []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         got += lines.feed(raw[start:end])
     assert got == [text.encode().strip() for text in texts]
 
@@ -87,12 +90,8 @@ def test_the_number_of_calls_is_bounded() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_payload_is_a_delta_or_garbage(payload: bytes) -> None:
-    try:
+    with contextlib.suppress(UpstreamError):
         _assembly().feed(payload)
-    except (UpstreamGarbage, UpstreamOverloaded, UpstreamRefused):
-        pass
-    except Exception as error:
-        assert type(error).__name__ == "UpstreamUnavailable"
 
 
 def test_backoff_is_jittered_capped_and_heeds_retry_after() -> None:
