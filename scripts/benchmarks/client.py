@@ -28,9 +28,8 @@ class Lag:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._due = loop.time() + _LAG_S
-        self._timer = loop.call_at(self._due, self._tick)
+        self._due = time.monotonic() + _LAG_S
+        self._timer = asyncio.get_running_loop().call_later(_LAG_S, self._tick)
 
     def stop(self) -> Numbers:
         if self._timer is not None:
@@ -38,7 +37,7 @@ class Lag:
         return percentiles("client_lag", self._late_ns)
 
     def _tick(self) -> None:
-        late_s = asyncio.get_running_loop().time() - self._due
+        late_s = time.monotonic() - self._due
         self._late_ns.append(max(0, int(late_s * 1e9)))
         self.start()
 

@@ -13,7 +13,11 @@ import msgspec
 
 from scripts.benchmarks.numbers import Numbers
 from scripts.benchmarks.plan import Plan
+from scripts.benchmarks.processes import machine_cpu_s
 from scripts.benchmarks.server import ROOT, Bench, end_process
+
+_QUIET = 0.15
+"""Cores that a server with nothing to do stays below."""
 
 
 class Measured(msgspec.Struct):
@@ -73,12 +77,14 @@ def client(bench: Bench, plan: Plan) -> Iterator[Client]:
 def measure(bench: Bench, plan: Plan, *, meanwhile: Callable[[], None] | None = None) -> Measured:
     """One run of a plan. `meanwhile` runs during it (a profiler)."""
     with client(bench, plan) as made:
-        before, begin = bench.processes.cpu(), time.monotonic()
+        if plan.kind != "cancel":
+            settle(bench)
+        before, begin, busy = bench.processes.cpu(), time.monotonic(), machine_cpu_s()
         made.tell("measure")
         if meanwhile is not None:
             meanwhile()
         made.hear("measured")
-        seconds, after = time.monotonic() - begin, bench.processes.cpu()
+        seconds, after, busy = time.monotonic() - begin, bench.processes.cpu(), machine_cpu_s() - busy
         memory = bench.processes.kinds()
         made.tell("report")
         report = made.hear("report")
@@ -87,6 +93,7 @@ def measure(bench: Bench, plan: Plan, *, meanwhile: Callable[[], None] | None = 
     problems: list[str] = report["problems"]
     used = {kind: after[kind] - before.get(kind, 0.0) for kind in after}
     numbers |= cpu_numbers(used, seconds, numbers.get("deltas", 0))
+    numbers["cores_others"] = max(0.0, busy / seconds - numbers["cores_all"])
     server = [kind for name, kind in memory.items() if name not in ("client", "upstream", "postgres")]
     numbers["server_uss_mb"] = sum(kind.uss_mb for kind in server)
     numbers["session_actors"] = memory["session actors"].count if "session actors" in memory else 0
@@ -98,6 +105,32 @@ def measure(bench: Bench, plan: Plan, *, meanwhile: Callable[[], None] | None = 
     if plan.kind == "cancel":
         problems += _still_active(bench)
     return Measured(numbers, problems)
+
+
+def warm_up(bench: Bench) -> None:
+    """Make the server start all that it will (session actors beyond the first come with the first sessions)."""
+    settle(bench)
+    with client(bench, Plan(kind="stream", url=bench.url, streams=16, timeout_s=120.0)):
+        pass
+    settle(bench)
+
+
+def settle(bench: Bench, patience_s: float = 60.0) -> None:
+    """Wait until the server is quiet: what it started has started."""
+    deadline, quiet = time.monotonic() + patience_s, 0
+    while quiet < 2 and time.monotonic() < deadline:
+        quiet = quiet + 1 if cores(bench, 1.0)["cores_server"] < _QUIET else 0
+    if quiet < 2:
+        print(f"note: the server was not quiet after {patience_s:g} s", flush=True)
+
+
+def cores(bench: Bench, seconds: float) -> Numbers:
+    """CPU use by kind over some seconds from now."""
+    before, begin, busy = bench.processes.cpu(), time.monotonic(), machine_cpu_s()
+    time.sleep(seconds)
+    after, passed, busy = bench.processes.cpu(), time.monotonic() - begin, machine_cpu_s() - busy
+    found = cpu_numbers({kind: after[kind] - before.get(kind, 0.0) for kind in after}, passed, 0)
+    return {**found, "cores_others": max(0.0, busy / passed - found["cores_all"])}
 
 
 def cpu_numbers(used: dict[str, float], seconds: float, deltas: float) -> Numbers:

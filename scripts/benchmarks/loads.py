@@ -155,7 +155,8 @@ class CancelLoad:
             reading = self._probe.start(plan.script)
             self._probes.append(reading)
             async with asyncio.timeout(plan.timeout_s):
-                while len(reading.raw) < _PROBE_AFTER_EVENTS and not reading.done.done():
+                # A wait for each frame would cost what is measured.
+                while len(reading.raw) < _PROBE_AFTER_EVENTS and not reading.done.done():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             self._probe.link.cancel(reading)
             await wait(reading, plan.timeout_s)

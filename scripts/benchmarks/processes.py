@@ -110,6 +110,12 @@ class ProcessTree:
         return len(rest)
 
 
+def machine_cpu_s() -> float:
+    """CPU seconds that the whole machine has been busy."""
+    user, nice, system, _, _, irq, soft_irq, steal = (_PROC / "stat").read_text().split()[1:9]
+    return sum(map(int, (user, nice, system, irq, soft_irq, steal))) / _TICKS
+
+
 def memory_of(pid: int) -> Memory:
     """Resident and private memory of a process."""
     try:

@@ -37,7 +37,7 @@ class Profiler:
             time.sleep(2.0)
             for kind in ("gateway", "session actors"):
                 pids = self._bench.processes.of_kind(kind)
-                pid = max(pids, key=lambda pid: _cpu(pid))
+                pid = max(pids, key=_cpu)
                 paths[kind] = FOLDER / f"{started()}-profile-{self._name}-{kind.replace(' ', '-')}.folded"
                 recorders.append(_recorder(pid, paths[kind], self._seconds))
 

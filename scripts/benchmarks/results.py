@@ -41,7 +41,7 @@ class Result(msgspec.Struct, kw_only=True):
     """A scenario's outcome."""
 
     scenario: str
-    columns: list[str]
+    columns: list[str]  # the numbers that its table shows
     rows: list[Row]
     settings: dict[str, Any]
     started: str
@@ -50,12 +50,12 @@ class Result(msgspec.Struct, kw_only=True):
     notes: list[str] = []
 
     def table(self) -> str:
-        """Markdown that is readable as it is: medians, and the lowest and highest run in brackets."""
-        columns = [name for name in self.columns if any(name in row.numbers for row in self.rows)]
-        lines = [["case", *columns, "problems"]]
-        for one in self.rows:
-            cells = [_cell(one.numbers.get(name)) for name in columns]
-            lines.append([one.label, *cells, str(len(one.problems)) if one.problems else "none"])
+        """Markdown that is readable as it is: medians, with the lowest and the highest run in brackets."""
+        lines = [["", *(one.label for one in self.rows)]]
+        for name in self.columns:
+            if any(name in one.numbers for one in self.rows):
+                lines.append([name, *(_cell(one.numbers.get(name)) for one in self.rows)])
+        lines.append(["runs with problems", *(str(sum(bool(run.problems) for run in one.runs)) for one in self.rows)])
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         lines.insert(1, ["-" * width for width in widths])
         text = [f"| {' | '.join(c.ljust(w) for c, w in zip(line, widths, strict=True))} |" for line in lines]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from scripts.benchmarks.driver import Measured, client, cpu_numbers, measure
+from scripts.benchmarks.driver import Measured, client, cores, measure, settle, warm_up
 from scripts.benchmarks.plan import Plan, Script, Transport
 from scripts.benchmarks.processes import Kind, memory_of
 from scripts.benchmarks.profile import Profiler
@@ -19,7 +19,7 @@ _DELAYS = ["delta_p50_ms", "delta_p95_ms", "delta_p99_ms"]
 _CPU = ["cpu_s_per_1000_server", "cpu_s_per_1000_gateway", "cpu_s_per_1000_session actors"]
 _CPU += ["cpu_s_per_1000_directory", "cpu_s_per_1000_raylet", "cpu_s_per_1000_gcs", "cpu_s_per_1000_other Ray"]
 _CPU += ["cpu_s_per_1000_postgres", "cores_server", "cores_client", "cores_upstream", "cores_all"]
-_CLIENT = ["client_lag_p50_ms", "client_lag_p99_ms"]
+_CLIENT = ["cores_others", "client_lag_p50_ms", "client_lag_p99_ms"]
 _MEMORY = ["server_uss_mb", "gateway_rss_mb", "session actors_rss_mb", "session_actors"]
 
 
@@ -54,7 +54,7 @@ def stream(options: Options) -> Result:
     rows, about = [], machine()
     with running(options.server()) as bench:
         say(f"server ready after {bench.start_s:.1f} s")
-        settle(bench)
+        warm_up(bench)
         for count in options.streams:
             rows.append(row(f"{count} streams", repeat(bench, stream_plan(options, bench, count), options.runs)))
             if options.profile:
@@ -80,7 +80,7 @@ def turn(options: Options) -> Result:
     """Short turns, as many at a time as `concurrency`: acceptance, first event, what is added to a whole turn."""
     rows, about = [], machine()
     with running(options.server()) as bench:
-        settle(bench)
+        warm_up(bench)
         for count in options.concurrency:
             turns = 200 if count == 1 else max(10, 2000 // count)
             plan = Plan(kind="turn", url=bench.url, script=Script(deltas=5), streams=count, turns=turns)
@@ -100,7 +100,7 @@ def cancel(options: Options) -> Result:
     """From sending a cancel to the terminal event: alone, under load, and of all streams at once."""
     rows, about = [], machine()
     with running(options.server()) as bench:
-        settle(bench)
+        warm_up(bench)
         for count in options.streams:
             script = Script(deltas=int(options.rate * 300), rate=options.rate)
             plan = Plan(kind="cancel", url=bench.url, script=script, streams=count, turns=50)
@@ -122,7 +122,7 @@ def idle(options: Options) -> Result:
         say(f"run {number + 1} of {options.runs} done")
     columns = ["start_s", "start_uss_mb", "connections", "gateway_before_rss_mb", "gateway_after_rss_mb"]
     columns += ["kb_per_socket_rss", "kb_per_socket_uss", "connects_per_s", "cores_server_empty", "cores_server"]
-    columns += ["cores_gateway", "cores_session actors", "cores_raylet", "cores_gcs", "cores_other Ray"]
+    columns += ["cores_gateway", "cores_session actors", "cores_raylet", "cores_gcs", "cores_other Ray", "cores_others"]
     found = result("idle", columns, [row(f"{options.connections} sockets", runs)], settings, about)
     found.notes += [f"at start, {name}: {_kind(kind)}" for name, kind in sorted(kinds[-1].items())]
     return found
@@ -136,7 +136,7 @@ def _idle_run(bench: Bench, options: Options, start_s: float) -> Measured:
     kinds = bench.processes.kinds()
     server_mb = sum(kind.uss_mb for name, kind in kinds.items() if name not in ("upstream", "postgres"))
     numbers = {"start_s": start_s, "start_uss_mb": server_mb}
-    numbers["cores_server_empty"] = _cores(bench, options.idle_seconds)["cores_server"]
+    numbers["cores_server_empty"] = cores(bench, options.idle_seconds)["cores_server"]
     with client(bench, Plan(kind="idle", url=bench.url, connections=options.connections)) as made:
         (gateway,) = bench.processes.of_kind("gateway")
         before = memory_of(gateway)
@@ -144,7 +144,7 @@ def _idle_run(bench: Bench, options: Options, start_s: float) -> Measured:
         made.hear("measured")
         time.sleep(3.0)
         after = memory_of(gateway)
-        numbers |= _cores(bench, options.idle_seconds)
+        numbers |= cores(bench, options.idle_seconds)
         made.tell("report")
         report = made.hear("report")
         made.tell("end")
@@ -156,13 +156,6 @@ def _idle_run(bench: Bench, options: Options, start_s: float) -> Measured:
     return Measured(numbers, report["problems"])
 
 
-def _cores(bench: Bench, seconds: float) -> dict[str, float]:
-    before, begin = bench.processes.cpu(), time.monotonic()
-    time.sleep(seconds)
-    after, passed = bench.processes.cpu(), time.monotonic() - begin
-    return cpu_numbers({kind: after[kind] - before.get(kind, 0.0) for kind in after}, passed, 0)
-
-
 def actors(options: Options) -> Result:
     """The same load with different `sessions.max_actors_per_node`, each on a fresh server."""
     rows, about, settings = [], machine(), {}
@@ -171,7 +164,7 @@ def actors(options: Options) -> Result:
         say(f"at most {value} session actors")
         slow = {"gateway__owner_timeout_s": 110.0, "gateway__request_timeout_s": 120.0}
         with running(options.server(sessions__max_actors_per_node=value, **slow)) as bench:
-            settle(bench)
+            warm_up(bench)
             plan = msgspec.structs.replace(stream_plan(options, bench, count), timeout_s=120.0, warm_at_once=4)
             rows.append(row(f"{value} actors, {count} streams", repeat(bench, plan, options.runs)))
             settings = bench.settings
@@ -189,19 +182,12 @@ def repeat(bench: Bench, plan: Plan, runs: int) -> list[Measured]:
         numbers = measured.numbers
         name = {"stream": "delta", "turn": "turn", "cancel": "cancel", "idle": "delta"}[plan.kind]
         p50, p99 = (numbers.get(f"{name}_p{share}_ms", float("nan")) for share in (50, 99))
-        cores = f"{numbers['cores_server']:.2f} cores server, {numbers['cores_client']:.2f} client"
+        cores = f"{numbers['cores_server']:.2f} cores server, {numbers['cores_client']:.2f} client, {numbers['cores_others']:.2f} others"
         wrong = f"PROBLEMS: {measured.problems}" if measured.problems else "correct"
         say(f"{plan.kind} {plan.streams}, run {number + 1}: {name} p50 {p50:.1f} p99 {p99:.1f} ms, {cores}, {wrong}")
         found.append(measured)
         time.sleep(1.0)
     return found
-
-
-def settle(bench: Bench) -> None:
-    """Wait until the server has finished what starting leaves behind (spare actors), at most 30 s."""
-    deadline, quiet = time.monotonic() + 30, 0
-    while quiet < 2 and time.monotonic() < deadline:
-        quiet = quiet + 1 if _cores(bench, 1.0)["cores_server"] < 0.15 else 0
 
 
 def result(name: str, columns: list[str], rows: list[Row], settings: dict[str, Any], about: dict[str, Any]) -> Result:

@@ -51,7 +51,7 @@ class Bench:
 
     def upstream_active(self) -> int:
         """Answers that upstream is giving now."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._upstream_port}/stats", timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._upstream_port}/stats", timeout=5) as answer:
             return int(msgspec.json.decode(answer.read())["active"])
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.facts import eventually
 from tests.support.follower import Follower
 from tests.support.postgres import PostgresServer
 from tests.support.served import API_KEY, Served
-from tests.support.waiting import eventually
 
 TIMEOUT_S = 120.0
 STREAMS = 20
@@ -59,4 +59,4 @@ async def test_nothing_acknowledged_is_lost_when_postgres_crashes(served: Served
 
 async def more_turns(acknowledged: dict[str, str], count: int) -> None:
     """Until so many turns have been acknowledged: the load is really going on."""
-    await eventually(lambda: len(acknowledged) >= count, timeout_s=TIMEOUT_S)
+    await eventually(lambda: len(acknowledged) >= count, "the load goes on", timeout_s=TIMEOUT_S)

@@ -10,9 +10,9 @@ import aiohttp
 import asyncpg
 import pytest
 
+from tests.support.facts import eventually
 from tests.support.follower import Follower
 from tests.support.served import API_KEY, Served
-from tests.support.waiting import eventually
 from tests.support.world import World
 
 TIMEOUT_S = 90.0
@@ -154,5 +154,5 @@ async def refused_writes(served: Served, pid: int) -> int:
         refused.extend(int(a["stale_writes_refused"]) for a in woken)
         return bool(woken)
 
-    await eventually(answered, timeout_s=30)
+    await eventually(answered, "the woken owner answers", timeout_s=30)
     return refused[-1]

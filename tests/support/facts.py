@@ -22,10 +22,13 @@ async def within(awaitable: Awaitable[T], what: str, timeout_s: float = WAIT_S) 
 
 
 async def eventually(fact: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
-    """Look at a fact that nobody announces, now and every few milliseconds, until it is true."""
+    """Look at a fact (plain or awaited) that nobody announces, every few milliseconds, until it is true."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    while not fact():
+    while True:
+        result = fact()
+        if await result if isinstance(result, Awaitable) else result:
+            return
         assert loop.time() < deadline, f"not within {timeout_s:g} s: {what}"
         await tick(_POLL_S)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.waiting import pause
+from tests.support.facts import tick
 
 RECONNECT_S = 0.1
 DELTAS = ("llm_output_delta", "tool_output_delta")
@@ -52,7 +52,7 @@ class Follower:
                 await socket.send_json({"type": "start", "request_id": "turn", "payload": frame})
                 ack = await self._receive()
                 if ack["type"] == "error" and ack["payload"]["status"] == 503:
-                    await pause(RECONNECT_S)
+                    await tick(RECONNECT_S)
                     continue
                 assert ack["type"] == "ack", ack
                 self.session_id = ack["payload"]["session_id"]
@@ -144,4 +144,4 @@ class Follower:
         socket, self._socket = self._socket, None
         if socket is not None:
             await socket.close()
-        await pause(RECONNECT_S)
+        await tick(RECONNECT_S)
