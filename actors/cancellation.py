@@ -54,7 +54,10 @@ class CancellationToken:
 
     async def guard(self, awaitable: Awaitable[T]) -> T:
         """Await it, but raise `Cancelled` as soon as the token is: the awaitable is then cancelled and has ended."""
-        self.raise_if_cancelled()
+        if self.reason is not None:
+            if asyncio.iscoroutine(awaitable):
+                awaitable.close()
+            raise Cancelled(self.reason)
         task: asyncio.Future[T] = asyncio.ensure_future(awaitable)
         remove = self.add_callback(task.cancel)
         try:

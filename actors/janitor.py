@@ -86,14 +86,14 @@ class Janitor:
         orphans = await self._store.orphaned_sessions(limit=_SWEEP_BATCH)
         if not orphans:
             return
-        limit = asyncio.Semaphore(_SWEEP_PARALLEL)
+        limit, before = asyncio.Semaphore(_SWEEP_PARALLEL), self._reopened
 
         async def reopen(session_id: SessionId) -> None:
             async with limit:
                 await self._reopen(session_id)
 
         await asyncio.gather(*(reopen(session_id) for session_id in orphans))
-        if len(orphans) == _SWEEP_BATCH:
+        if len(orphans) == _SWEEP_BATCH and self._reopened > before:
             self._sweep.wake()
 
     async def _reopen(self, session_id: SessionId) -> None:

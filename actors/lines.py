@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 
 from actors.errors import WunderError
 from actors.handles import Reach, tell
+from actors.logs import log
 from actors.messages import Batch, Event
 from storage.records import OwnerId, SessionId
 
@@ -51,6 +52,7 @@ class OutgoingLine:
         self._dropped: set[SessionId] = set()
         self._resync: set[SessionId] = set()
         self._wake = asyncio.Event()
+        self._calling = asyncio.Lock()
         self.sessions: set[SessionId] = set()
         self.calls = 0
         self.sent = 0
@@ -88,7 +90,8 @@ class OutgoingLine:
         """Send what is left, once, without waiting for the interval (used when an actor stops)."""
         if self._events or self._dropped or self._resync:
             with contextlib.suppress(WunderError):
-                await self._send(self._take())
+                async with self._calling:
+                    await self._send(self._take())
 
     async def _run(self) -> None:
         while True:
@@ -97,9 +100,12 @@ class OutgoingLine:
                     await self._wake.wait()
             self._wake.clear()
             try:
-                await self._send(self._take())
-            except WunderError:
+                async with self._calling:
+                    await self._send(self._take())
+            except Exception as error:
                 # The gateway is gone for good (its calls fail fast); its successor follows anew.
+                if not isinstance(error, WunderError):
+                    log.exception("line_failed", error)
                 self._on_lost()
                 return
             self.calls += 1

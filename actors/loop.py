@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable
 from actors.errors import WunderError
 from actors.logs import log
 
+_MAX_DOUBLINGS = 20
+"""An outage may be long: 2**1024 is more than a float can be."""
+
 
 class Loop:
     """Runs `run_once` every `interval_s` (± jitter), sooner when woken; ends before its owner does."""
@@ -55,7 +58,8 @@ class Loop:
             except Exception as error:
                 failures += 1
                 log.exception("loop_failed", error, loop=self._name)
-            backoff_s = min(self._interval_s * 2**failures, max(self._max_backoff_s, self._interval_s))
+            backoff_s = self._interval_s * 2 ** min(failures, _MAX_DOUBLINGS)
+            backoff_s = min(backoff_s, max(self._max_backoff_s, self._interval_s))
             delay_s = backoff_s if failures else self._interval_s
             spread = 1 + self._jitter * (random.random() * 2 - 1)  # noqa: S311 - jitter is no secret
             with contextlib.suppress(TimeoutError):

@@ -117,6 +117,8 @@ class SessionHost:
         await self._lines.stop(flush=False)
         for runner in list(self._runners.values()):
             runner.crash()
+        for task in self._background:
+            task.cancel()
         await self._services.models.close()
         await self._services.store.close()
 
@@ -178,15 +180,15 @@ class SessionHost:
     async def _runner(self, session_id: SessionId, *, create: Submit | None = None) -> SessionRunner:
         """The open session; opened (once, however many ask) if it is not."""
         while True:
+            opening = self._opening.get(session_id)
+            if opening is not None:
+                return await asyncio.shield(opening)
             runner = self._runners.get(session_id)
             if runner is not None:
                 return runner
             if session_id in self._leaving:
                 await asyncio.wait([self._leaving[session_id]])
                 continue
-            opening = self._opening.get(session_id)
-            if opening is not None:
-                return await asyncio.shield(opening)
             return await self._open_once(session_id, create)
 
     async def _open_once(self, session_id: SessionId, create: Submit | None) -> SessionRunner:
@@ -201,6 +203,7 @@ class SessionHost:
         finally:
             del self._opening[session_id]
         future.set_result(runner)
+        self._later(runner.poke(), f"go-on-{session_id}")
         return runner
 
     async def _open(self, session_id: SessionId, create: Submit | None) -> SessionRunner:
@@ -233,27 +236,26 @@ class SessionHost:
         self._runners[session_id] = runner
         try:
             await runner.begin()
-        except WunderError as error:
-            log.warning("session_begin_failed", session=session_id, error=type(error).__name__)
-            if not runner.stream.closed:
-                # The permit could not be asked for: the maintenance loop tries again.
-                return runner
+        except WunderError:
             runner.abandon("begin_failed")
             raise
         return runner
 
-    async def _leave(self, session_id: SessionId) -> None:
-        runner = self._runners.pop(session_id)
-        task = asyncio.create_task(self._leave_once(runner), name=f"leave-{session_id}")
+    async def _leave(self, session_id: SessionId, *, unless_busy: bool = False) -> None:
+        runner = self._runners.pop(session_id, None)
+        if runner is None:
+            return
+        task = asyncio.create_task(self._leave_once(runner, unless_busy), name=f"leave-{session_id}")
         self._leaving[session_id] = task
         try:
             await task
         finally:
             del self._leaving[session_id]
 
-    async def _leave_once(self, runner: SessionRunner) -> None:
+    async def _leave_once(self, runner: SessionRunner, unless_busy: bool) -> None:
         try:
-            await runner.leave()
+            if not await runner.leave(unless_busy=unless_busy):
+                self._runners[runner.session.session_id] = runner
         except WunderError as error:
             runner.abandon(type(error).__name__)
 
@@ -262,7 +264,7 @@ class SessionHost:
         if runner is None:
             await self._directory.release(session_id, self._actor)
         else:
-            await runner.grant()
+            self._later(runner.grant(), f"grant-{session_id}")
 
     def _on_abandoned(self, session_id: SessionId, reason: str) -> None:
         self._stale_commits += reason == StaleEpoch.__name__
@@ -319,7 +321,10 @@ class SessionHost:
             return
         clock, owner_id = self._services.clock, self._owner_id
         started_s = clock.monotonic_s()
-        if await self._services.store.renew_owner(owner_id, lease_s=self._settings.lease_s):
+        renewed = await self._services.store.renew_owner(owner_id, lease_s=self._settings.lease_s)
+        if owner_id != self._owner_id:
+            return  # given up while the database was silent
+        if renewed:
             self._renewed_s = started_s
             with contextlib.suppress(WunderError):
                 await self._report()
@@ -343,8 +348,10 @@ class SessionHost:
     async def _maintain(self) -> None:
         now_s = self._services.clock.monotonic_s()
         for session_id, runner in list(self._runners.items()):
+            if self._runners.get(session_id) is not runner:
+                continue
             if runner.idle and now_s - runner.touched_s > self._settings.idle_s:
-                await self._leave(session_id)
+                await self._leave(session_id, unless_busy=True)
                 with contextlib.suppress(WunderError):
                     await self._directory.passivated(self._actor, (session_id,))
             elif runner.session.permit != "waiting":

@@ -60,7 +60,7 @@ class SessionRunner:
     async def begin(self) -> None:
         """Announce what the last owner left undone, and go on with it."""
         opened = self._opened
-        if opened.first_seq > opened.last_seq + 1:
+        if opened.first_seq > opened.last_seq + 1 or opened.running is not None:
             turn_id = opened.running.turn_id if opened.running else TurnId("")
             data = {"to_event_id": await self._last_durable(), "reason": "owner_changed"}
             await self.stream.commit([Draft("rewind", turn_id, data)], self.stream.append)
@@ -73,7 +73,7 @@ class SessionRunner:
                 await self.turns.advance()
 
     async def _last_durable(self) -> int:
-        """The last event that counts: what was announced before its commit is taken back."""
+        """The turn's last event that counts: what it announced before a commit that never came is taken back."""
         task = self._opened.running
         if task is None:
             return self._opened.last_seq
@@ -85,7 +85,7 @@ class SessionRunner:
             if not page:
                 return last
             after = page[-1].seq
-            durable = [e.seq for e in page if e.kind not in VOLATILE_KINDS]
+            durable = [e.seq for e in page if e.turn_id == task.turn_id and e.kind not in VOLATILE_KINDS]
             last = durable[-1] if durable else last
 
     @property
@@ -203,6 +203,8 @@ class SessionRunner:
         # Its end is being recorded now: whichever it is, it is final.
         if self.turns.task is not None:
             await asyncio.wait([self.turns.task])
+        if running.status == "running":
+            raise ServiceUnavailable("the session is moving to another owner", retry_after_s=0.2)
         cancelled = running.status in ("cancelled", "interrupted")
         return CancelReceipt(cancelled=cancelled, turn_id=running.turn_id, status=running.status)
 

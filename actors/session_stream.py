@@ -71,7 +71,6 @@ class SessionStream:
         self._lock = asyncio.Lock()
         self._holding = False
         self._held: list[Draft | _HeldDelta] = []
-        self._carry: list[EventRecord] = []
         self._reserving: asyncio.Task[None] | None = None
         self.closed = False
 
@@ -101,12 +100,17 @@ class SessionStream:
             self._writer.add(self.fence, record)
 
     async def room(self) -> None:
-        """Wait until a delta may be announced: numbers are reserved and the writer has room."""
-        if self.numbers.left * 2 < self.numbers.block and self._reserving is None:
-            self._reserving = asyncio.create_task(self._reserve(), name="reserve-seq")
-        if self.numbers.left < _RESERVE and self._reserving is not None:
+        """Wait until an event may be announced: numbers are reserved and the writer has room."""
+        self._reserve_ahead()
+        if self._left < _RESERVE and self._reserving is not None:
             await asyncio.shield(self._reserving)
         await self._writer.room()
+
+    def say(self, turn_id: TurnId, kind: str, head: dict[str, Any], field: str, text: str) -> None:
+        """Announce a piece of a tool's output if there is a number for it: a tool is never made to wait."""
+        self._reserve_ahead()
+        if self._left > _RESERVE:
+            self.delta(turn_id, kind, head, field, text)
 
     async def commit(
         self,
@@ -124,21 +128,21 @@ class SessionStream:
             if self.numbers.left < len(drafts) + _RESERVE:
                 await self._reserve()
             self._holding = True
-            first = self.numbers.next
             try:
-                self._carry += await self._writer.take(self.fence.session_id)
+                before = await self._writer.take(self.fence.session_id)
+                first = self.numbers.next
                 records = [self._number(draft) for draft in drafts]
-                written = await self._persist(write, [*self._carry, *records])
+                written = await self._persist(write, [*before, *records])
+                if not written:
+                    # What was announced before is stored all the same, ahead of what comes next.
+                    self.numbers.next = first
+                    await self._persist(self.append, before)
             except BaseException:
                 self.closed = True
                 raise
             finally:
                 self._holding = False
-            if written:
-                self._carry = []
-                self._announce_stored(records)
-            else:
-                self.numbers.next = first
+            self._announce_stored(records if written else ())
             self._release_held()
             return written
 
@@ -175,6 +179,16 @@ class SessionStream:
                     raise
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, 1.0)
+
+    @property
+    def _left(self) -> int:
+        """Reserved numbers that neither an event has nor one that is held will need."""
+        return self.numbers.left - len(self._held)
+
+    def _reserve_ahead(self) -> None:
+        if self._left * 2 < self.numbers.block and self._reserving is None and not self.closed:
+            self._reserving = asyncio.create_task(self._reserve(), name="reserve-seq")
+            self._reserving.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _reserve(self) -> None:
         target = self.numbers.reserved + self.numbers.block

@@ -14,6 +14,8 @@ _CHARS_PER_TOKEN = 4
 _PER_MESSAGE_TOKENS = 4
 _TITLE_CHARS = 80
 
+NO_RESULT = "The turn ended before this tool gave a result. Whether it took effect is unknown."
+
 
 def user_message(content: str, attachments: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """A question with its attachments (text as text, pictures as data URLs)."""
@@ -72,18 +74,44 @@ def window(history: list[dict[str, Any]], system_prompt: str, max_context: int) 
 
     The newest question is always shown, and a tool's result never without the round that asked for it.
     """
-    tokens = estimate({"content": system_prompt})
+    prompt_tokens = tokens = estimate({"content": system_prompt})
     chosen: list[dict[str, Any]] = []
+    asked = False
     for message in reversed(history):
-        size = estimate(message)
-        if chosen and tokens + size > max_context and any(m["role"] == "user" for m in chosen):
+        tokens += estimate(message)
+        if asked and tokens > max_context:
             break
         chosen.append(for_model(message))
-        tokens += size
+        asked = asked or message["role"] == "user"
     chosen.reverse()
     start = next((i for i, m in enumerate(chosen) if m["role"] == "user"), 0)
-    shown = chosen[start:]
+    shown = _answered(chosen[start:])
+    tokens = prompt_tokens + sum(map(estimate, shown))
     return ([{"role": "system", "content": system_prompt}, *shown] if system_prompt else shown), tokens
+
+
+def _answered(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every call with a result, every result with its call: model servers refuse anything else for good.
+
+    A turn that was cut off while a tool ran leaves calls without a result.
+    """
+    found: list[dict[str, Any]] = []
+    calls: dict[str, str] = {}
+    answered: set[str] = set()
+    for message in [*messages, None]:
+        if message is not None and message["role"] == "tool":
+            if message["tool_call_id"] in calls:
+                answered.add(message["tool_call_id"])
+                found.append(message)
+            continue
+        for call_id, name in calls.items():
+            if call_id not in answered:
+                found.append({"role": "tool", "tool_call_id": call_id, "name": name, "content": NO_RESULT})
+        if message is not None:
+            calls = {c["id"]: c["function"]["name"] for c in message.get("tool_calls", ())}
+            answered = set()
+            found.append(message)
+    return found
 
 
 def estimate(message: dict[str, Any]) -> int:

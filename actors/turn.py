@@ -7,8 +7,9 @@ that has to be durable (`RoundDone`, `ToolDone`, `Finished`) is committed by the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ from actors.transcript import assistant_message, tool_message, window
 UNKNOWN_OUTCOME = (
     "The service restarted while this tool ran. Whether it took effect is unknown, and it is not repeated."
 )
+
+T = TypeVar("T")
 
 
 class Announced(msgspec.Struct, frozen=True):
@@ -107,16 +110,18 @@ class Turn:
         """The steps, ending with `Finished`; raises `Cancelled` or `UpstreamError` instead."""
         given = self._in
         if given.open_calls:
-            async for step in self._run_tools(given.first_round - 1, given.open_calls, resumed=True):
-                yield step
+            async with closing(self._run_tools(given.first_round - 1, given.open_calls, resumed=True)) as steps:
+                async for step in steps:
+                    yield step
         last = ""
         for self.round in range(given.first_round, given.max_rounds + 1):
             completed: Completed | None = None
-            async for item in self._ask():
-                if isinstance(item, Completed):
-                    completed = item
-                else:
-                    yield item
+            async with closing(self._ask()) as items:
+                async for item in items:
+                    if isinstance(item, Completed):
+                        completed = item
+                    else:
+                        yield item
             assert completed is not None  # noqa: S101 - the model's contract
             last = completed.content or last
             if not completed.tool_calls:
@@ -124,8 +129,9 @@ class Turn:
                 return
             yield RoundDone(self.round, assistant_message(completed), self._output_events(completed))
             self.partial, self.reasoning = [], []
-            async for step in self._run_tools(self.round, completed.tool_calls, resumed=False):
-                yield step
+            async with closing(self._run_tools(self.round, completed.tool_calls, resumed=False)) as steps:
+                async for step in steps:
+                    yield step
         yield self._finished(None, last, "max_rounds")
 
     async def _ask(self) -> AsyncIterator[Step | Completed]:
@@ -140,23 +146,16 @@ class Turn:
             max_output=given.max_output,
         )
         self.partial, self.reasoning = [], []
-        async for part in given.model.stream(request, given.token):
-            if type(part) is Delta:
-                (self.partial if part.field == "delta" else self.reasoning).append(part.text)
-                yield Spoken(part.field, part.text, number)
-            elif isinstance(part, Retrying):
-                yield Announced(
-                    "llm_stream_retry",
-                    {
-                        "attempt": part.attempt,
-                        "max_attempts": part.max_attempts,
-                        "delay_s": part.delay_s,
-                        "reason": part.reason,
-                    },
-                )
-            elif isinstance(part, Completed):
-                self.usage = self.usage + part.usage
-                yield part
+        async with closing(given.model.stream(request, given.token)) as parts:
+            async for part in parts:
+                if type(part) is Delta:
+                    (self.partial if part.field == "delta" else self.reasoning).append(part.text)
+                    yield Spoken(part.field, part.text, number)
+                elif isinstance(part, Retrying):
+                    yield Announced("llm_stream_retry", msgspec.structs.asdict(part))
+                elif isinstance(part, Completed):
+                    self.usage = self.usage + part.usage
+                    yield part
 
     def _output_events(self, completed: Completed) -> tuple[tuple[str, dict[str, Any]], ...]:
         usage = msgspec.to_builtins(completed.usage)
@@ -239,6 +238,16 @@ class Turn:
         if result.error is not None:
             data["error"] = result.error
         return ToolDone(number, tool_message(call, result), (("tool_result", data),))
+
+
+@contextlib.asynccontextmanager
+async def closing(stream: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """A stream that ends with its reader: what it holds (a connection, running tools) is not left to the collector."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 def arguments(call: ToolCall) -> Any:

@@ -211,6 +211,10 @@ class TurnQueue:
         except WunderError as error:
             self._abandon(type(error).__name__)
             return
+        except BaseException as error:
+            # Nobody foresaw this (or the session was given up before): the next owner resumes the turn.
+            self._abandon(type(error).__name__)
+            raise
         async with self.lock:
             self._session.finished(running.status)
             self.task = None
@@ -290,8 +294,8 @@ class TurnQueue:
         """A failed commit leaves unknown what was written: the next owner finds out."""
         try:
             yield
-        except WunderError as error:
-            if error.retryable:
+        except Exception as error:
+            if self._stream.closed or (isinstance(error, WunderError) and error.retryable):
                 self._abandon(type(error).__name__)
             raise
 

@@ -19,7 +19,7 @@ from actors.session_stream import Draft, SessionStream
 from actors.settings import ActorSettings, AgentSettings
 from actors.tools.registry import Tools
 from actors.transcript import Unfinished, partial_message
-from actors.turn import Announced, Finished, RoundDone, Spoken, Step, ToolDone, Turn, TurnInput
+from actors.turn import Announced, Finished, RoundDone, Spoken, Step, ToolDone, Turn, TurnInput, closing
 from storage.records import EventRecord, MessageRecord, TaskRecord, TerminalStatus
 from storage.store import AsyncStorageBackend
 
@@ -60,17 +60,8 @@ class TurnRunner:
         try:
             self._running.token.raise_if_cancelled()
             self._turn = turn = Turn(self._input())
-            async for step in turn.run():
-                if type(step) is Spoken:
-                    await self._stream.room()
-                    self._stream.delta(
-                        self._running.turn_id,
-                        "llm_output_delta",
-                        {"model_round": step.round},
-                        step.field,
-                        step.text,
-                    )
-                else:
+            async with closing(turn.run()) as steps:
+                async for step in steps:
                     await self._apply(step)
         except Cancelled as cancelled:
             await self._finish(_cancel_status(cancelled.reason), error=None)
@@ -90,7 +81,12 @@ class TurnRunner:
         await self._finish("failed", error=error)
 
     async def _apply(self, step: Step) -> None:
-        if isinstance(step, Announced):
+        if type(step) is Spoken:
+            await self._stream.room()
+            head = {"model_round": step.round}
+            self._stream.delta(self._running.turn_id, "llm_output_delta", head, step.field, step.text)
+        elif isinstance(step, Announced):
+            await self._stream.room()
             self._stream.announce(Draft(step.kind, self._running.turn_id, step.data))
         elif isinstance(step, RoundDone | ToolDone):
             await self._commit(step.round, step.message, step.events)
@@ -141,6 +137,9 @@ class TurnRunner:
         """Record an end without an answer; what the model had said is kept, marked as partial."""
         drafts = []
         failure = None
+        if self._running.token.reason is not None:
+            # Its cancel was answered, so it holds, even if it showed as a broken connection.
+            status, error = _cancel_status(self._running.token.reason), None
         if error is not None:
             failure = {"code": error.code, "message": error.message}
             drafts.append(Draft("error", self._running.turn_id, {**failure, "detail": error.detail}))
@@ -222,7 +221,8 @@ class TurnRunner:
         self._history.extend(bodies)
         excess = len(self._history) - self._services.settings.sessions.max_history_messages
         if excess > 0:
-            del self._history[:excess]
+            question = next((i for i in range(len(self._history) - 1, -1, -1) if self._history[i]["role"] == "user"), 0)
+            del self._history[: min(excess, question)]
 
     def _input(self) -> TurnInput:
         services, session = self._services, self._session
@@ -231,13 +231,15 @@ class TurnRunner:
         overrides = submit.config_overrides
         model = services.models.get(submit.model_name or agent.model or None)
         names = submit.tool_names if submit.tool_names is not None else (agent.tools or None)
+        specs = services.tools.specs(names)
+        offered = {spec.name for spec in specs}
         return TurnInput(
             session_id=session.session_id,
             turn_id=self._running.turn_id,
             user_id=session.user_id,
             model=model,
-            specs=services.tools.specs(names),
-            find_tool=services.tools.get,
+            specs=specs,
+            find_tool=lambda name: services.tools.get(name) if name in offered else None,
             history=self._history,
             system_prompt=overrides.get("system_prompt", agent.system_prompt or services.settings.llm.system_prompt),
             token=self._running.token,
@@ -252,8 +254,7 @@ class TurnRunner:
         )
 
     def _say(self, kind: str, head: dict[str, Any], field: str, text: str) -> None:
-        if self._stream.numbers.left > 1:
-            self._stream.delta(self._running.turn_id, kind, head, field, text)
+        self._stream.say(self._running.turn_id, kind, head, field, text)
 
 
 def request_of(task: TaskRecord) -> Submit:

@@ -62,6 +62,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
 }
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 _OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"})
+_SOCKETS = frozenset({"/wunder/chat/ws", "/wunder/ws"})
 _STREAMS = frozenset(
     {
         "/wunder",
@@ -119,7 +120,7 @@ def _operation(method: str, path: str) -> dict[str, Any]:
         "summary": SUMMARIES[(method, path)],
         "operationId": f"{method.lower()}_{re.sub(r'[^a-z]+', '_', path).strip('_')}",
         "responses": {
-            "200": {"description": "Done", "content": content},
+            **_successes(method, path, content),
             **{str(error.status): _error_response(error.__doc__ or "") for error in _ERRORS},
         },
         "security": [] if path in _PUBLIC | _OPEN else [{"token": []}, {"apiKey": []}],
@@ -135,6 +136,18 @@ def _operation(method: str, path: str) -> dict[str, Any]:
         reference = {"$ref": f"#/components/schemas/{body.__name__}"}
         operation["requestBody"] = {"content": {"application/json": {"schema": reference}}}
     return operation
+
+
+def _successes(method: str, path: str, content: dict[str, Any]) -> dict[str, Any]:
+    if path in _SOCKETS:
+        return {"101": {"description": "The WebSocket is open"}}
+    if (method, path) == ("POST", "/wunder/chat/sessions"):
+        return {"201": {"description": "Created", "content": content}}
+    done = {"200": {"description": "Done", "content": content}}
+    if method == "POST" and path in _STREAMS:
+        queued = {"application/json": {"schema": {"type": "object"}}}
+        done["202"] = {"description": "The turn waits", "content": queued}
+    return done
 
 
 def _error_response(description: str) -> dict[str, Any]:

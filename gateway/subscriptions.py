@@ -63,14 +63,16 @@ class Topic:
 
     def join(self, actor: str, epoch: int, latest: int) -> None:
         """The owner has put this gateway on its line: events after `latest` come from now on."""
-        if (actor, epoch) != (self.actor, self.epoch) or self.latest < latest:
+        if not self.joined.is_set() or (actor, epoch) != (self.actor, self.epoch) or self.latest < latest:
             self._restart(epoch, latest)
         self.actor, self.epoch = actor, epoch
         self.joined.set()
 
     def leave(self) -> None:
-        """The owner is lost; what is here stays until a new one is joined."""
+        """The owner is lost: until one is joined again nobody is served from its line, which may have holes."""
         self.joined.clear()
+        for subscription in self.subscriptions:
+            subscription.live = False
 
     def _restart(self, epoch: int, latest: int) -> None:
         # Events of this owner that came before the reply to our request are already after `latest`.
@@ -88,11 +90,11 @@ class Topic:
         """An event from the line."""
         if event.epoch < self.epoch or event.seq <= self.latest:
             return
-        if self.joined.is_set() and event.first_seq > self.latest + 1 and event.kind not in JUMP_KINDS:
-            # A part of the line was lost on the way: readers fetch it from the owner before this event.
+        if event.first_seq > self.latest + 1:
+            # A part of the line was lost on the way (or is before a rewind): readers fetch it before this event.
             self._events.clear()
             self._bytes, self.base = 0, event.first_seq - 1
-            for subscription in tuple(self.subscriptions):
+            for subscription in tuple(self.subscriptions) if self.joined.is_set() else ():
                 subscription.catch_up()
         self.latest = event.seq
         self._events.append(event)

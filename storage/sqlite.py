@@ -82,18 +82,13 @@ class SqliteTransaction:
         """Open the transaction with the right to write."""
         await self._run("begin", self._execute("BEGIN IMMEDIATE", ()))
 
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open (an error may have closed it)."""
-        return self._connection.in_transaction
-
     async def savepoint(self) -> None:
         """Mark where a member of a group begins, whatever happens to the caller."""
         await settle(self._run("savepoint", self._execute("SAVEPOINT member", ()), bounded=False))
 
     async def release(self) -> None:
-        """The member is done; its changes belong to the transaction."""
-        await self._run("release", self._execute("RELEASE member", ()))
+        """The member is done, whatever happens to the caller: its changes belong to the transaction."""
+        await settle(self._run("release", self._execute("RELEASE member", ()), bounded=False))
 
     async def rollback_to(self) -> None:
         """Undo one member, whatever happens to the caller."""
@@ -104,8 +99,8 @@ class SqliteTransaction:
             await self._run("rollback_to", self._execute(statement, ()), bounded=False)
 
     async def commit(self) -> None:
-        """Close the transaction, whatever happens to the caller."""
-        await settle(self._run("commit", self._connection.commit(), bounded=False))
+        """Close the transaction, whatever happens to the caller; an error if SQLite has given it up before."""
+        await settle(self._run("commit", self._execute("COMMIT", ()), bounded=False))
 
     async def rollback(self) -> None:
         """Undo the transaction if there is one, whatever happens to the caller."""
@@ -172,8 +167,11 @@ class SqliteDatabase:
             raise
 
     async def close(self) -> None:
-        connections, self._connections = self._connections, []
-        self._writer = self._reserved = self._readers = None
+        async with self._writer_lock:
+            if self._writer is not None:
+                await self._group.close(self._writer)
+            connections, self._connections = self._connections, []
+            self._writer = self._reserved = self._readers = None
         for connection in connections:
             await settle(connection.close())
 
@@ -313,8 +311,7 @@ def _pragmas(busy_s: float, *, read_only: bool) -> list[str]:
 
 def _prepare_file(path: Path) -> None:
     """Make the folder (0700) and the file (0600; SQLite gives -wal and -shm its mode), or refuse a readable one."""
-    if not path.parent.exists():
-        path.parent.mkdir(mode=0o700, parents=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & stat.S_IRWXO:

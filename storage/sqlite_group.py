@@ -24,8 +24,6 @@ MAX_MEMBERS = 64
 class Writer(Protocol):
     """The connection that may write."""
 
-    @property
-    def in_transaction(self) -> bool: ...
     async def begin(self) -> None: ...
     async def commit(self) -> None: ...
     async def rollback(self) -> None: ...
@@ -60,12 +58,13 @@ class CommitGroup:
         committed = self._committed
         self._members += 1
         try:
-            await writer.savepoint()
-            yield committed
-            await writer.release()
-        except BaseException:
-            await self._undo(writer)
-            raise
+            try:
+                await writer.savepoint()
+                yield committed
+            except BaseException:
+                await self._undo(writer)
+                raise
+            await self._keep(writer)
         finally:
             if self.open and (not self.waiting or self._members >= MAX_MEMBERS):
                 await self.close(writer)
@@ -86,12 +85,23 @@ class CommitGroup:
             if not committed.done():
                 committed.set_result(None)
 
+    async def _keep(self, writer: Writer) -> None:
+        try:
+            await writer.release()
+        except Exception:
+            await self._give_up(writer)
+            raise
+
     async def _undo(self, writer: Writer) -> None:
-        if writer.in_transaction:
+        try:
             await writer.rollback_to()
-            return
-        # SQLite has thrown the whole transaction away, and with it what the others had written.
+        except Exception:
+            # SQLite has thrown the whole transaction away, and with it what the others had written.
+            await self._give_up(writer)
+
+    async def _give_up(self, writer: Writer) -> None:
         committed, self._committed = self._committed, None
+        await writer.rollback()
         if committed is not None:
             self._fail(committed, StorageUnavailable("SQLite gave the transaction up", retry_after_s=1.0))
 

@@ -97,6 +97,7 @@ class StreamEventWriter:
         self._flushed.set()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._refused = 0
         self.counts = WriterCounts()
 
     @property
@@ -218,15 +219,14 @@ class StreamEventWriter:
                 self._on_stored(session_id, batch.events[-1].seq)
 
     async def _run(self) -> None:
-        failures = 0
         while not (self._closing and not self._buckets):
             await self._wake.wait()
             self._wake.clear()
-            delay_s = self._settings.flush_interval_ms / 1000 * min(2**failures, 20)
+            delay_s = self._settings.flush_interval_ms / 1000 * min(2 ** min(self._refused, 8), 20)
             if not self._closing:
                 await self._wait_full(delay_s)
-            failures = 0 if await self.flush() else failures + 1
-            if failures and self._closing:
+            self._refused = 0 if await self.flush() else self._refused + 1
+            if self._refused and self._closing:
                 return
             if self._buckets:
                 self._wake.set()
@@ -247,7 +247,7 @@ class StreamEventWriter:
         self._pending += 1
         self.counts.events += 1
         self._wake.set()
-        if self._pending >= self._settings.batch_size and not self._flushing:
+        if self._pending >= self._settings.batch_size and not self._flushing and not self._refused:
             self._full.set()
         if self._pending >= self._settings.max_pending:
             self._room.clear()

@@ -6,8 +6,10 @@ import ray
 
 from actors.cluster.reach import NAMESPACE
 from actors.errors import ServiceUnavailable
+from actors.logs import log
 
 _OBJECT_STORE_BYTES = 100_000_000
+_START_ATTEMPTS = 3
 
 
 def attach(address: str) -> None:
@@ -21,6 +23,18 @@ def attach(address: str) -> None:
 
 def start_local(*, dashboard_port: int | None, cpus: int | None = None) -> str:
     """Start Ray on this machine only, as `prepare_environment` has set it up; its dashboard's address, if any."""
+    last = ""
+    for _ in range(_START_ATTEMPTS):
+        try:
+            return _start(dashboard_port, cpus)
+        except Exception as error:  # Ray raises bare Exceptions when a part of it was too slow to start
+            last = str(error).partition("\n")[0]
+            log.warning("ray_start_failed", message=last)
+            ray.shutdown()
+    raise ServiceUnavailable(f"Ray did not start: {last}", hint="is the machine overloaded? Ray's logs: /tmp/ray")
+
+
+def _start(dashboard_port: int | None, cpus: int | None) -> str:
     context = ray.init(
         num_cpus=cpus,
         namespace=NAMESPACE,

@@ -182,9 +182,10 @@ def repeat(bench: Bench, plan: Plan, runs: int) -> list[Measured]:
         numbers = measured.numbers
         name = {"stream": "delta", "turn": "turn", "cancel": "cancel", "idle": "delta"}[plan.kind]
         p50, p99 = (numbers.get(f"{name}_p{share}_ms", float("nan")) for share in (50, 99))
-        cores = f"{numbers['cores_server']:.2f} cores server, {numbers['cores_client']:.2f} client, {numbers['cores_others']:.2f} others"
+        shares = [f"{numbers[f'cores_{kind}']:.2f} {kind}" for kind in ("server", "client", "others")]
         wrong = f"PROBLEMS: {measured.problems}" if measured.problems else "correct"
-        say(f"{plan.kind} {plan.streams}, run {number + 1}: {name} p50 {p50:.1f} p99 {p99:.1f} ms, {cores}, {wrong}")
+        say(f"{plan.kind} {plan.streams}, run {number + 1}: {name} p50 {p50:.1f} p99 {p99:.1f} ms, {wrong}")
+        say(f"    cores: {', '.join(shares)}")
         found.append(measured)
         time.sleep(1.0)
     return found

@@ -41,13 +41,13 @@ class Talk:
     async def next(self, type_: str, request_id: str | None = None) -> dict[str, Any]:
         """The next frame of this type and request; events on the way are checked."""
         while True:
-            frame: dict[str, Any] = await self.socket.receive_json()
+            frame: dict[str, Any] = await self.socket.receive_json(timeout=15)
             if frame["type"] == "event":
                 self.kinds.add(check_event(frame["payload"]))
             if frame["type"] == type_ and (request_id is None or frame.get("request_id") == request_id):
                 return frame
 
-    async def send(self, type_: str, request_id: str, **payload: Any) -> None:
+    async def send(self, type_: str, request_id: str, /, **payload: Any) -> None:
         await self.socket.send_json({"type": type_, "request_id": request_id, "payload": payload})
 
     async def until(self, kind: str, request_id: str) -> dict[str, Any]:

@@ -224,10 +224,9 @@ async def test_the_new_owners_line_is_faster_than_its_reply(scene: Make) -> None
     await world.crash_owner(played.session_id)
     take = await world.models.take("a")
     take.say("Once ")
-    line = world.host_of
     await eventually(lambda: world.runner_of(played.session_id).stream.lines, "followed")
     take.say("more.")
-    await eventually(lambda: not any(x.depth for x in line(played.session_id)[1]._lines.values()), "sent")
+    await eventually(lambda: not world.host_of(played.session_id)[1]._lines.depth, "sent")
     release.set()
     take.finish()
     assert await played.watch.ended(played.turn_id) == "succeeded"
