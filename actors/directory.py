@@ -15,7 +15,7 @@ import msgspec
 
 from actors.clock import Clock
 from actors.errors import ServiceUnavailable, WunderError
-from actors.handles import Reach, tell
+from actors.handles import CALL_TIMEOUT_S, Reach, tell
 from actors.logs import log
 from actors.loop import Loop
 from actors.messages import (
@@ -42,13 +42,14 @@ from actors.messages import (
 from actors.permits import Holder, Permits
 from actors.placement import ActorInfo, Node, Placement
 from actors.settings import ActorSettings
-from storage.records import OwnerId
+from storage.records import OwnerId, SessionId
 from storage.store import AsyncStorageBackend
 
 JANITOR = "janitor"
 _UNKNOWN_ACTOR = "?"
 _REBUILD_REPORT_S = 2.0
 _START_TIMEOUT_S = 30.0
+_START_RETRY_S = 0.2
 
 
 class Launcher(Protocol):
@@ -83,6 +84,7 @@ class Directory:
         sessions = settings.sessions
         self._settings = settings
         self._store = store
+        self._clock = clock
         self._reach = reach
         self._launcher = launcher
         self._permits = Permits(
@@ -96,6 +98,8 @@ class Directory:
         )
         self._gateways: dict[str, GatewayInfo] = {}
         self._dead_owners: set[OwnerId] = set()
+        self._watched: set[str] = set()
+        self._unclaimed: dict[SessionId, float] = {}
         self._ready = asyncio.Event()
         self._changed = asyncio.Condition()
         self._choosing = 0
@@ -134,8 +138,7 @@ class Directory:
                 await self._until_ready()
                 return self._acquire(command)
             case Release():
-                self._permits.leave(command.session_id)
-                self._permits.release(command.session_id, command.actor)
+                self._release(command)
                 self._grant()
             case Passivated():
                 for session_id in command.session_ids:
@@ -196,6 +199,7 @@ class Directory:
             await self._launcher.start_actor(node_id)
         except WunderError as error:
             log.warning("actor_start_failed", node=node_id, message=error.message)
+            await asyncio.sleep(_START_RETRY_S)
         finally:
             self._placement.starting[node_id] -= 1
             await self._notify()
@@ -210,15 +214,24 @@ class Directory:
         for session_id, user_id in command.waiting:
             if session_id not in self._permits.held:
                 self._permits.wait(session_id, Holder(user_id, command.actor))
+        self._reclaim(command)
         if new:
             log.info("actor_registered", actor=command.actor, node=command.node_id)
-            self._later(self._watch_actor(command.actor), f"watch-{command.actor}")
-            await self._notify()
-        if self._ready.is_set() and command.waiting:
+        self._watch(command.actor)
+        await self._notify()
+        if self._ready.is_set():
             self._grant()
 
+    def _watch(self, actor: str) -> None:
+        if actor not in self._watched:
+            self._watched.add(actor)
+            self._later(self._watch_actor(actor), f"watch-{actor}")
+
     async def _watch_actor(self, actor: str) -> None:
-        await self._reach.gone(actor)
+        try:
+            await self._reach.gone(actor)
+        finally:
+            self._watched.discard(actor)
         info = self._placement.remove(actor)
         log.warning("actor_gone", actor=actor, sessions=len(info.sessions) if info else 0)
         if info is not None:
@@ -230,10 +243,8 @@ class Directory:
 
     def _actor_lost(self, actor: str) -> None:
         held, waiting = self._permits.of_actor(actor)
-        for session_id in held:
-            self._permits.release(session_id, actor)
-        for session_id in waiting:
-            self._permits.leave(session_id)
+        for session_id in (*held, *waiting):
+            self._drop(session_id, actor)
 
     async def _bury(self) -> None:
         """End the leases of owners that are known to be dead, so that their sessions can be opened at once."""
@@ -250,6 +261,8 @@ class Directory:
 
     def _acquire(self, command: Acquire) -> Permit:
         holder = Holder(command.user_id, command.actor)
+        self._unclaimed.pop(command.session_id, None)
+        self._watch(command.actor)
         if self._permits.acquire(command.session_id, holder):
             return Permit(granted=True)
         reason = self._permits.refusal(command.user_id)
@@ -257,6 +270,28 @@ class Directory:
         if position is None:
             return Permit(granted=False, reason=reason if not command.wait else "queue_full")
         return Permit(granted=False, waiting=True, position=position, reason=reason)
+
+    def _release(self, command: Release) -> None:
+        """Also a permit that was rebuilt from the database before its actor could report it."""
+        self._drop(command.session_id, command.actor)
+        self._permits.release(command.session_id, _UNKNOWN_ACTOR)
+
+    def _drop(self, session_id: SessionId, actor: str) -> None:
+        self._unclaimed.pop(session_id, None)
+        self._permits.leave(session_id)
+        self._permits.release(session_id, actor)
+
+    def _reclaim(self, report: RegisterActor) -> None:
+        """Give back what the actor does not know of for longer than a call can be under way: its release was lost."""
+        now_s = self._clock.monotonic_s()
+        claimed = {session_id for session_id, _ in (*report.held, *report.waiting)}
+        held, waiting = self._permits.of_actor(report.actor)
+        for session_id in (*held, *waiting):
+            if session_id in claimed:
+                self._unclaimed.pop(session_id, None)
+            elif now_s - self._unclaimed.setdefault(session_id, now_s) > CALL_TIMEOUT_S:
+                log.warning("permit_reclaimed", session=session_id, actor=report.actor)
+                self._drop(session_id, report.actor)
 
     def _grant(self) -> None:
         for session_id, holder in self._permits.grantable():
@@ -297,6 +332,18 @@ class Directory:
         self._placement.nodes = {node.node_id: node for node in await self._launcher.nodes()}
         await self._bury()
         self._start_wanted()
+        await self._settle_unknown()
+
+    async def _settle_unknown(self) -> None:
+        """A permit that only the database named after a restart ends with its turn, if no actor has taken it over."""
+        unknown, _ = self._permits.of_actor(_UNKNOWN_ACTOR)
+        if not unknown:
+            return
+        running = {session_id for _, session_id, _, _ in await self._store.running_tasks()}
+        for session_id in unknown:
+            if session_id not in running:
+                self._permits.release(session_id, _UNKNOWN_ACTOR)
+        self._grant()
 
     def _register_gateway(self, command: RegisterGateway) -> None:
         if command.gateway not in self._gateways:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable
 
 from actors.errors import WunderError
@@ -37,11 +38,13 @@ class OutgoingLine:
         owner_id: Callable[[], OwnerId],
         send: Callable[[Batch], Awaitable[None]],
         *,
+        number: int = 0,
         interval_s: float,
         max_bytes: int,
         on_lost: Callable[[], None],
     ) -> None:
         self._actor = actor
+        self._number = number
         self._owner_id = owner_id
         self._send = send
         self._interval_s = interval_s
@@ -116,6 +119,7 @@ class OutgoingLine:
         batch = Batch(
             actor=self._actor,
             owner_id=self._owner_id(),
+            line=self._number,
             events=tuple(self._events),
             dropped=tuple(self._dropped),
             resync=tuple(self._resync),
@@ -148,6 +152,7 @@ class LineSet:
         self._on_lost = on_lost
         self._lines: dict[str, OutgoingLine] = {}
         self._calls_before = 0
+        self._numbers = itertools.count(1)
 
     @property
     def depth(self) -> int:
@@ -172,6 +177,7 @@ class LineSet:
                 self._actor,
                 self._owner_id,
                 send,
+                number=next(self._numbers),
                 interval_s=self._interval_s,
                 max_bytes=self._max_bytes,
                 on_lost=lambda: self._lost(gateway),

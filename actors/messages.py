@@ -178,10 +178,14 @@ class TokenEnded(Command, tag="token_ended", frozen=True):
 
 
 class Batch(Command, tag="b", frozen=True):
-    """What gathered on a line: events in order; sessions the owner gave up; sessions whose events were cut."""
+    """What gathered on a line: events in order; sessions the owner gave up; sessions whose events were cut.
+
+    `line` is another number when the actor lost its line to this gateway, with all that followed over it.
+    """
 
     actor: str
     owner_id: OwnerId
+    line: int = 0
     events: tuple[Event, ...] = ()
     dropped: tuple[SessionId, ...] = ()
     resync: tuple[SessionId, ...] = ()

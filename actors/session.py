@@ -17,7 +17,8 @@ from actors.cancellation import CancellationToken
 from actors.messages import BusyPolicy
 from storage.records import Fence, OpenedSession, SessionId, TaskRecord, TurnId, UserId
 
-PermitState = Literal["none", "waiting", "held"]
+PermitState = Literal["none", "waiting", "held", "unsure"]
+"""`unsure`: the directory may count this session as a holder; it is asked before a turn starts."""
 
 
 class Start(msgspec.Struct, frozen=True):

@@ -58,19 +58,25 @@ class SessionRunner:
         self.touched_s = services.clock.monotonic_s()
 
     async def begin(self) -> None:
-        """Announce what the last owner left undone, and go on with it."""
+        """Announce what the last owner left undone: nobody may follow before that."""
         opened = self._opened
         if opened.first_seq > opened.last_seq + 1 or opened.running is not None:
             turn_id = opened.running.turn_id if opened.running else TurnId("")
             data = {"to_event_id": await self._last_durable(), "reason": "owner_changed"}
             await self.stream.commit([Draft("rewind", turn_id, data)], self.stream.append)
-        await self.poke()
 
     async def poke(self) -> None:
-        """Go on with what waits, if nothing runs (after opening, or when a permit could not be asked for)."""
-        if self.session.busy and self.session.running is None and not self.turns.lock.locked():
+        """Go on with what waits, if nothing runs (after opening, or when the directory could not be asked)."""
+        waits = self.session.busy or self.session.permit == "unsure"
+        if waits and self.session.running is None and not self.turns.lock.locked():
+            await self._advance()
+
+    async def _advance(self) -> None:
+        try:
             async with self.turns.lock:
                 await self.turns.advance()
+        except WunderError as error:
+            log.warning("session_not_advanced", session=self.session.session_id, error=type(error).__name__)
 
     async def _last_durable(self) -> int:
         """The turn's last event that counts: what it announced before a commit that never came is taken back."""
@@ -91,15 +97,22 @@ class SessionRunner:
     @property
     def idle(self) -> bool:
         """Nothing to run and nobody listening."""
-        return not self.session.busy and not self.stream.lines and not self.turns.lock.locked()
+        quiet = not self.session.busy and self.session.permit == "none"
+        return quiet and not self.stream.lines and not self.turns.lock.locked()
 
-    async def leave(self) -> None:
-        """Give the session up cleanly: everything stored, unused numbers returned."""
+    async def leave(self, *, unless_busy: bool = False) -> bool:
+        """Give the session up cleanly: everything stored, unused numbers returned. A running turn goes on elsewhere."""
         async with self.turns.lock:
+            if unless_busy and (self.session.busy or self.stream.lines):
+                return False
             await self.stream.settle()
             await self._services.store.close_session(self.session.fence, last_seq=self.stream.numbers.last)
             self._abandoned = self.turns.stopped = True
             self.stream.close()
+            if self.turns.task is not None:
+                self.turns.task.cancel()
+                await asyncio.wait([self.turns.task])
+        return True
 
     async def drain(self) -> None:
         """Start no further turn; return when none runs."""
@@ -198,7 +211,10 @@ class SessionRunner:
         if not running.finishing:
             running.token.cancel("cancelled")
             reason = running.token.reason or "cancelled"
-            await self._services.store.request_cancel(running.turn_id)
+            task = await self._services.store.request_cancel(running.turn_id)
+            if task is not None and task.status in ("succeeded", "failed"):
+                # Another owner has finished it meanwhile.
+                return CancelReceipt(cancelled=False, turn_id=running.turn_id, status=task.status)
             return CancelReceipt(cancelled=True, turn_id=running.turn_id, status=reason)
         # Its end is being recorded now: whichever it is, it is final.
         if self.turns.task is not None:
@@ -240,10 +256,10 @@ class SessionRunner:
         )
 
     async def grant(self) -> None:
-        """The permit this session waited for is here."""
-        async with self.turns.lock:
-            self.session.permit = "held"
-            await self.turns.advance()
+        """The permit this session waited for may be here: the directory is asked, for the message may be old."""
+        if self.session.permit != "held":
+            self.session.permit = "unsure"
+        await self._advance()
 
     def _check_open(self) -> None:
         if self.turns.stopped:

@@ -137,8 +137,9 @@ class TurnQueue:
             return
         if not session.busy:
             if session.permit != "none":
-                session.permit = "none"
+                session.permit = "unsure"
                 await self._directory.release(session.session_id, self._actor)
+                session.permit = "none"
             return
         if session.permit != "held" and not (await self.acquire(wait=True)).granted:
             return
@@ -264,7 +265,7 @@ class TurnQueue:
 
     def _task_record(self, command: Submit, status: str) -> TaskRecord:
         now_us = self._services.clock.now_us()
-        request = {**msgspec.to_builtins(command), "after": self._stream.numbers.last}
+        request = {**msgspec.to_builtins(command), "after": self._stream.latest}
         running = status == "running"
         return TaskRecord(
             turn_id=command.turn_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
@@ -37,13 +38,14 @@ from storage.records import SessionId
 class _Live:
     """A request that has a stream."""
 
-    __slots__ = ("kind", "session_id", "subscription", "turn_id")
+    __slots__ = ("answered", "kind", "session_id", "subscription", "turn_id")
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.session_id = ""
         self.turn_id: str | None = None
         self.subscription: Subscription | None = None
+        self.answered = asyncio.Event()
 
 
 class RequestServices(msgspec.Struct, frozen=True):
@@ -140,9 +142,11 @@ class Requests:
             )
         except BaseException:
             self._live.pop(request_id, None)
+            live.answered.set()
             raise
         submitted = started.submitted
         live.session_id, live.turn_id = submitted.session_id, submitted.turn_id
+        live.answered.set()
         ack = {
             "turn_id": submitted.turn_id,
             "session_id": submitted.session_id,
@@ -202,6 +206,8 @@ class Requests:
             self._live.pop(str(target), None)
             self._sink.put(frame("ack", received.request_id or target, {"cancelled": True}))
             return
+        if live is not None:
+            await live.answered.wait()  # a cancel may come right behind its start
         session_id = payload.session_id or received.session_id or (live.session_id if live else None)
         turn_id = payload.turn_id or (live.turn_id if live else None)
         if not session_id:

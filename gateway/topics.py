@@ -58,6 +58,7 @@ class Topics:
         self._topic_bytes = topic_bytes
         self._topics: dict[SessionId, Topic] = {}
         self._heard_s: dict[str, float] = {}
+        self._lines: dict[str, int] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._follows: dict[SessionId, asyncio.Task[None]] = {}
         self._upkeep = Loop("topics-upkeep", self._keep, interval_s=1.0)
@@ -151,6 +152,8 @@ class Topics:
     def take(self, batch: Batch) -> None:
         """A batch from an owner's line."""
         self._heard_s[batch.actor] = self._clock.monotonic_s()
+        if self._lines.setdefault(batch.actor, batch.line) != batch.line:
+            self._line_changed(batch)
         self.batches += 1
         self.events += len(batch.events)
         topics = self._topics
@@ -163,6 +166,13 @@ class Topics:
                 self._lost(topic, None)
         for session_id in batch.dropped:
             if (topic := topics.get(session_id)) is not None and topic.actor == batch.actor:
+                self._lost(topic, None)
+
+    def _line_changed(self, batch: Batch) -> None:
+        """The owner had lost its line to us, and does not know any more who was followed over it."""
+        self._lines[batch.actor] = batch.line
+        for topic in list(self._topics.values()):
+            if topic.actor == batch.actor:
                 self._lost(topic, None)
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -222,6 +232,7 @@ class Topics:
     def _actor_lost(self, actor: str) -> None:
         log.warning("owner_lost", actor=actor)
         self._heard_s.pop(actor, None)
+        self._lines.pop(actor, None)
         watch = self._watches.pop(actor, None)
         if watch is not None and watch is not asyncio.current_task():
             watch.cancel()
@@ -247,7 +258,8 @@ class Topics:
                 try:
                     reply, actor = await self._owners.ask(topic.session_id, command, Following, avoid=avoid)
                     self._joined(topic, actor, reply.epoch, reply.latest)
-                    return
+                    if topic.joined.is_set():
+                        return
                 except SessionNotFound as error:
                     for subscription in list(topic.subscriptions):
                         subscription.end(error)
@@ -268,6 +280,7 @@ class Topics:
                     self._actor_lost(actor)
                 else:
                     self._heard_s.pop(actor, None)
+                    self._lines.pop(actor, None)
                     if (watch := self._watches.pop(actor, None)) is not None:
                         watch.cancel()
         unused: dict[str, list[SessionId]] = defaultdict(list)
