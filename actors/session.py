@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 
 from actors.cancellation import CancellationToken
-from actors.messages import BusyPolicy
-from storage.records import Fence, OpenedSession, SessionId, TaskRecord, TurnId, UserId
+from actors.messages import BusyPolicy, Submit
+from storage.records import Fence, OpenedSession, SessionId, SessionRecord, TaskRecord, TurnId, UserId
 
 PermitState = Literal["none", "waiting", "held", "unsure"]
 """`unsure`: the directory may count this session as a holder; it is asked before a turn starts."""
@@ -41,6 +41,18 @@ class Refuse(msgspec.Struct, frozen=True):
 
 
 Decision = Start | Enqueue | Refuse
+
+
+def new_session(command: Submit, now_us: int) -> SessionRecord:
+    """The session that a first question makes."""
+    return SessionRecord(
+        session_id=command.session_id,
+        user_id=command.user_id,
+        title=command.title,
+        agent_id=command.agent_id,
+        created_us=now_us,
+        updated_us=now_us,
+    )
 
 
 class RunningTurn:

@@ -36,9 +36,10 @@ from actors.messages import (
     encode,
     to_failed,
 )
+from actors.session import new_session
 from actors.session_runner import SessionRunner
 from actors.turn_runner import Services
-from storage.records import OwnerId, SessionId, SessionRecord
+from storage.records import OwnerId, SessionId
 from storage.stream_event_writer import StreamEventWriter
 
 _MAINTENANCE_S = 1.0
@@ -211,16 +212,7 @@ class SessionHost:
             raise ServiceUnavailable("this session actor takes no sessions now", retry_after_s=0.5)
         store, now_us = self._services.store, self._services.clock.now_us()
         if create is not None:
-            await store.create_session(
-                SessionRecord(
-                    session_id=session_id,
-                    user_id=create.user_id,
-                    title=create.title,
-                    agent_id=create.agent_id,
-                    created_us=now_us,
-                    updated_us=now_us,
-                )
-            )
+            await store.create_session(new_session(create, now_us))
         owner_id = self._owner_id
         opened = await store.open_session(session_id, owner_id, seq_block=self._settings.seq_block, now_us=now_us)
         if owner_id != self._owner_id:

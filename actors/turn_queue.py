@@ -183,9 +183,13 @@ class TurnQueue:
                 events=rows,
                 now_us=self._services.clock.now_us(),
             )
-            if task is not None:
-                started.append(task)
-            return task is not None
+            if task is None:
+                # A try before this one may have been made without our hearing of it.
+                task = await self._services.store.get_task(queued.turn_id)
+            if task is None or task.status != "running":
+                return False
+            started.append(task)
+            return True
 
         if await self._stream.commit([Draft("queue_start", queued.turn_id, {})], write):
             self._session.next_position += 1

@@ -235,9 +235,9 @@ async def test_the_new_owners_line_is_faster_than_its_reply(scene: Make) -> None
     await played.check()
 
 
-async def test_a_line_that_breaks_is_taken_up_again(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_line_that_breaks_is_taken_up_again(scene: Make) -> None:
     """The owner cannot reach the gateway once: its readers miss nothing."""
-    world = await scene(sessions={"line_interval_ms": 0.0})
+    world = await scene(sessions={"line_interval_ms": 0.0, "max_actors_per_node": 1})
     first, second = await play(world, "first"), await play(world, "second", client=world.client)
     await together(first.say("one "), second.say("uno "))
     gateway = next(iter(world.cluster.gateways))
@@ -261,7 +261,8 @@ async def test_a_line_that_breaks_is_taken_up_again(scene: Make, monkeypatch: py
     await together(first.check(), second.check())
 
 
-async def test_a_hung_owner_is_replaced(scene: Make) -> None:
+async def test_a_hung_owner_is_replaced(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.owners._ATTEMPT_S", 0.3)
     world = await scene(sessions={"lease_s": 1.0, "lease_renew_s": 0.2, "lease_stop_s": 0.7})
     played = await play(world)
     await played.say("Not ", "kept.")

@@ -37,6 +37,7 @@ class Follower:
     async def __aexit__(self, *_: object) -> None:
         if self._socket is not None:
             await self._socket.close()
+            self._socket = None
         assert self._session is not None
         await self._session.close()
 
@@ -86,6 +87,11 @@ class Follower:
         """To the turn's terminal event; its status."""
         event = await self.until(lambda e: e["event"] == "turn_terminal" and e["data"]["turn_id"] == self.turn_id)
         return str(event["data"]["data"]["status"])
+
+    async def resume_until_end(self) -> str:
+        """Resume after a cut, to the turn's terminal event (which may have been before: then from the events)."""
+        await self._resume()
+        return await self.finish()
 
     async def cancel(self) -> None:
         socket = await self._connected()

@@ -32,13 +32,15 @@ class Served:
         self.url = ""
         self.output = ""
         self._sections = sections
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
         config = self.folder / "wunder.yaml"
+        self.output = ""
         tree: dict[str, Any] = {
-            "server": {"port": free_port(), "data_dir": str(self.folder / "data"), "dashboard_port": 0},
+            "server": {"port": self._port, "data_dir": str(self.folder / "data"), "dashboard_port": 0},
             "storage": {"url": self.storage_url},
             "security": {"api_key": API_KEY},
         }
@@ -82,6 +84,12 @@ class Served:
                 found.append(child)
         return sorted(found, key=lambda p: p.create_time())
 
+    def family(self) -> list[psutil.Process]:
+        """The service's process and every process below it."""
+        assert self._process is not None
+        parent = psutil.Process(self._process.pid)
+        return [parent, *parent.children(recursive=True)]
+
     def kill(self, kind: Kind) -> list[int]:
         """SIGKILL to every process of a kind; their ids."""
         killed = self.processes(kind)
@@ -92,7 +100,7 @@ class Served:
     def stop(self) -> int:
         """SIGTERM, as an operator would; the exit code."""
         assert self._process is not None
-        family = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        family = self.family()
         for process in family[1:]:
             if process.is_running() and process.status() == psutil.STATUS_STOPPED:
                 process.send_signal(signal.SIGCONT)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from storage.factory import create_store
+from storage.settings import StorageSettings
+from storage.store import AsyncStorageBackend
+from tests.support.manual_clock import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[AsyncStorageBackend]:
+    backend = create_store(StorageSettings(url="sqlite://:memory:"))
+    await backend.open()
+    try:
+        await backend.migrate()
+        yield backend
+    finally:
+        await backend.close()
