@@ -35,10 +35,13 @@ class RayLauncher:
         return name
 
     async def actors(self) -> list[str]:
-        listed = await asyncio.to_thread(ray.util.list_named_actors, True)
-        return [
-            actor["name"] for actor in listed if actor["namespace"] == NAMESPACE and actor["name"].startswith(PREFIX)
-        ]
+        return await named(PREFIX)
+
+
+async def named(prefix: str) -> list[str]:
+    """The names of our actors that begin so."""
+    listed = await asyncio.to_thread(ray.util.list_named_actors, True)
+    return [a["name"] for a in listed if a["namespace"] == NAMESPACE and a["name"].startswith(prefix)]
 
 
 def alive_nodes() -> list[Node]:

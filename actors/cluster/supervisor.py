@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from actors.cluster.launcher import RayLauncher, alive_nodes, ready, start
+from actors.cluster.launcher import RayLauncher, alive_nodes, named, ready, start
 from actors.cluster.reach import RayReach, find
 from actors.cluster.services import DIRECTORY, JANITOR
 from actors.cluster.shells import Directory, Gateway, Janitor
@@ -59,9 +59,10 @@ class Supervisor:
         home = here if any(node.node_id == here for node in nodes) else nodes[0].node_id
         await self._singleton(Directory, DIRECTORY, home, "actors.cluster.services:directory")
         await self._singleton(Janitor, JANITOR, home, "actors.cluster.services:janitor")
+        running = await named(GATEWAY_PREFIX)
         for node in nodes:
             if node.node_id not in self._gateways:
-                await self._start_gateway(node.node_id)
+                await self._ensure_gateway(node.node_id, running)
 
     async def _singleton(self, shell: Any, name: str, node_id: str, factory: str) -> None:
         if await find(name) is None:
@@ -69,12 +70,14 @@ class Supervisor:
             await ready(handle, name)
             log.info("started", actor=name)
 
-    async def _start_gateway(self, node_id: str) -> None:
-        name = f"{GATEWAY_PREFIX}{node_id[:6]}-{secrets.token_hex(4)}"
+    async def _ensure_gateway(self, node_id: str, running: list[str]) -> None:
+        """Adopt the node's gateway that another supervisor has left, or start one."""
+        prefix = f"{GATEWAY_PREFIX}{node_id[:6]}-"
+        name = next((n for n in running if n.startswith(prefix)), f"{prefix}{secrets.token_hex(4)}")
         handle = await start(Gateway, name, node_id, self._gateway_factory, self._gateway_settings, restarts=0)
         await ready(handle, name)
         self._gateways[node_id] = name
-        log.info("started", actor=name)
+        log.info("gateway_adopted" if name in running else "started", actor=name)
         task = asyncio.create_task(self._watch(node_id, name), name=f"watch-{name}")
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)

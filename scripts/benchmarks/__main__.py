@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="SECTION.KEY=VALUE", help="a setting of the server"
     )
-    parser.add_argument("--profile", action="store_true", help="one more run with py-spy attached (stream)")
+    parser.add_argument("--profile", action="store_true", help="one more run with py-spy attached (stream, turn)")
     return parser
 
 

@@ -51,7 +51,7 @@ class Profiler:
 
 
 def _recorder(pid: int, path: Path, seconds: float) -> subprocess.Popen[bytes]:
-    options = ["-r", str(_RATE), "-d", f"{seconds:.0f}", "-f", "raw", "-o", str(path), "--nonblocking"]
+    options = ["-r", str(_RATE), "-d", f"{seconds:.0f}", "-f", "raw", "-o", str(path), "--native"]
     return subprocess.Popen(
         [str(_PY_SPY), "record", "-p", str(pid), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -86,6 +86,8 @@ def turn(options: Options) -> Result:
             plan = Plan(kind="turn", url=bench.url, script=Script(deltas=5), streams=count, turns=turns)
             plan = msgspec.structs.replace(plan, transport=options.transport)
             rows.append(row(f"{count} at once", repeat(bench, plan, options.runs)))
+            if options.profile:
+                Profiler(bench, 6.0, f"turn-{count}").run(plan)
         settings = bench.settings
     for one in rows:
         for run in one.runs:

@@ -28,7 +28,7 @@ async def agree(world: Scene, session_id: str, turn_id: str, receipt: dict[str, 
 
 
 async def cancelled(played: Played, **by: Any) -> None:
-    receipt = await played.tab.cancel(**(by or {"request_id": played.start.request_id}))
+    receipt = await (played.tab.cancel(**by) if by else played.tab.cancel(played.start))
     assert await played.start.ended(played.turn_id) == "cancelled"
     await played.watch.ended(played.turn_id)
     assert await agree(played.scene, played.session_id, played.turn_id, receipt) == "cancelled"
@@ -61,29 +61,21 @@ async def test_right_behind_its_start(scene: Make) -> None:
     """The client does not wait for the ack."""
     world = await scene()
     tab = await world.client.tab()
-    start = await tab.send("start", "a", content="gate a", user_id="ada")
-    cancel = await tab.send("cancel", "b", request_id_="", **{})
-    await cancel.failed()
-    frame = {"type": "cancel", "request_id": "c", "payload": {"request_id": "a"}}
-    tab.requests["c"] = type(start)(tab, "c")
-    await tab.socket.send_json(frame)
-    receipt = await tab.requests["c"].acked()
-    ack = await start.acked()
-    assert await start.ended(ack["turn_id"]) == "cancelled"
-    await agree(world, ack["session_id"], ack["turn_id"], receipt)
+    for number in range(8):
+        start = await tab.send("start", content=f"gate {number}", user_id="ada")
+        cancel = await tab.send_cancel(start)
+        receipt, ack = await cancel.acked(), await start.acked()
+        assert await start.ended(ack["turn_id"]) == "cancelled"
+        await agree(world, ack["session_id"], ack["turn_id"], receipt)
 
 
-async def test_a_cancel_sent_with_its_start_in_one_breath(scene: Make) -> None:
+async def test_behind_a_start_that_is_refused(scene: Make) -> None:
     world = await scene()
     tab = await world.client.tab()
-    for number in range(8):
-        start = await tab.send("start", f"a{number}", content=f"gate {number}", user_id="ada")
-        tab.requests[f"c{number}"] = receipt = type(start)(tab, f"c{number}")
-        payload = {"request_id": f"a{number}"}
-        await tab.socket.send_json({"type": "cancel", "request_id": f"c{number}", "payload": payload})
-        answer, ack = await receipt.acked(), await start.acked()
-        assert await start.ended(ack["turn_id"]) == "cancelled"
-        await agree(world, ack["session_id"], ack["turn_id"], answer)
+    start = await tab.send("start", content="echo x", user_id="ada", session_id="nobody")
+    cancel = await tab.send_cancel(start)
+    assert (await start.failed())["code"] == "SESSION_NOT_FOUND"
+    assert (await cancel.failed())["code"] == "INVALID_REQUEST"
 
 
 async def test_a_queued_turn(scene: Make) -> None:
@@ -93,7 +85,7 @@ async def test_a_queued_turn(scene: Make) -> None:
     assert queued.ack is not None
     assert queued.ack["queued"]
     turn_id = queued.ack["turn_id"]
-    receipt = await played.tab.cancel(request_id=queued.request_id)
+    receipt = await played.tab.cancel(queued)
     assert await queued.ended(turn_id) == "cancelled"
     assert await agree(world, played.session_id, turn_id, receipt) == "cancelled"
     await played.say("goes on")
@@ -107,7 +99,7 @@ async def test_a_turn_that_waits_for_a_permit(scene: Make) -> None:
     tab = await world.client.tab()
     waiting = await tab.start("echo never said")
     assert waiting.ack is not None
-    receipt = await tab.cancel(request_id=waiting.request_id)
+    receipt = await tab.cancel(waiting)
     assert await waiting.ended(waiting.ack["turn_id"]) == "cancelled"
     await agree(world, waiting.ack["session_id"], waiting.ack["turn_id"], receipt)
     assert not world.permits.waiting

@@ -26,6 +26,7 @@ class Request:
         self.error: dict[str, Any] | None = None
         self.reading: Reading | None = None
         self.changed = asyncio.Event()
+        self.before: Request | None = None
 
     def receive(self, frame: dict[str, Any]) -> None:
         payload = frame["payload"]
@@ -33,6 +34,8 @@ class Request:
             self.ack = payload
         elif frame["type"] == "error":
             self.error = payload
+            if self.before is not None and payload["code"] == "CONFLICT":
+                self.tab.requests[self.request_id] = self.before
         elif frame["type"] == "event":
             assert self.reading is not None, f"an event before its request was answered: {frame}"
             self.reading.take(payload)
@@ -103,7 +106,10 @@ class Tab:
         """Send a frame; its answers come to the result."""
         self._count += 1
         request_id = request_id or f"{kind}-{self._count}"
-        request = self.requests[request_id] = Request(self, request_id)
+        request = Request(self, request_id)
+        if (live := self.requests.get(request_id)) is not None:
+            request.before = live
+        self.requests[request_id] = request
         if kind in ("resume", "watch"):
             request.reading = Reading(payload.get("after_event_id") or 0)
         await self.socket.send_json({"type": kind, "request_id": request_id, "payload": payload})
@@ -127,9 +133,17 @@ class Tab:
         await request.acked()
         return request
 
-    async def cancel(self, **payload: Any) -> dict[str, Any]:
-        """The receipt."""
-        return await (await self.send("cancel", **payload)).acked()
+    async def cancel(self, target: Request | None = None, **payload: Any) -> dict[str, Any]:
+        """The receipt of a cancel, of a request or of what the payload says."""
+        return await (await self.send_cancel(target, **payload)).acked()
+
+    async def send_cancel(self, target: Request | None = None, **payload: Any) -> Request:
+        if target is not None:
+            payload["request_id"] = target.request_id
+        self._count += 1
+        request = self.requests[f"cancel-{self._count}"] = Request(self, f"cancel-{self._count}")
+        await self.socket.send_json({"type": "cancel", "request_id": request.request_id, "payload": payload})
+        return request
 
     async def close(self) -> None:
         await self.socket.close()
