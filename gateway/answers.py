@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from actors.errors import WunderError
+from actors.errors import ServiceUnavailable, WunderError
 from actors.events import TERMINAL
 from actors.messages import Event
 from gateway.subscriptions import Topic
@@ -68,4 +68,7 @@ async def wait_for_answer(topics: Topics, topic: Topic, turn_id: str, after: int
         await done
     finally:
         subscription.end()
+    if not answer.status:
+        # This gateway stops; the turn goes on, and its idempotency key finds it elsewhere.
+        raise ServiceUnavailable("this gateway is stopping", retry_after_s=1.0)
     return answer

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from storage.statements import Dialect
@@ -51,11 +50,14 @@ class Database(Runner, Protocol):
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...
-    def transaction(self) -> AbstractAsyncContextManager[Runner]:
-        """All or nothing; rolled back on any exception, also when the task is cancelled."""
+    async def transact(self, body: Callable[[Runner], Coroutine[Any, Any, T]]) -> T:
+        """Run `body` all or nothing, durable on return; rolled back on any exception.
 
-    def migration(self) -> AbstractAsyncContextManager[MigrationRunner]:
-        """A transaction that only one process has at a time."""
+        The body may await nothing but its runner: over SQLite it runs to its end in the writer's thread.
+        """
+
+    async def migrate(self, body: Callable[[MigrationRunner], Coroutine[Any, Any, T]]) -> T:
+        """Run a transaction that only one process has at a time, without a deadline."""
 
     async def execute_reserved(self, name: str, *args: Any) -> int:
         """Run a query on a connection that nothing else uses, so that a busy pool cannot starve a lease."""
@@ -94,13 +96,14 @@ class Meter:
             failed = False
             return result
         finally:
-            self._record(name, time.perf_counter() - started, failed)
+            self.record(name, time.perf_counter() - started, failed=failed)
 
     def pool_wait(self, seconds: float) -> None:
         """Account for a wait for a connection."""
         self._observer.pool_wait(seconds)
 
-    def _record(self, name: str, seconds: float, failed: bool) -> None:
+    def record(self, name: str, seconds: float, *, failed: bool = False) -> None:
+        """Account for one statement."""
         self.counts[name] = self.counts.get(name, 0) + 1
         self._observer.statement(name, seconds, failed=failed)
         if seconds >= self._slow_s:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from storage.database import Database
+from storage.database import Database, MigrationRunner
 
 Stage = Literal["pre", "post"]
 
@@ -26,7 +26,8 @@ def available(stages: Collection[Stage] = ("pre", "post")) -> list[Path]:
 
 async def migrate(database: Database, *, stages: Collection[Stage] = ("pre", "post")) -> list[str]:
     """Apply what is missing, all in one transaction; the names of what was applied."""
-    async with database.migration() as migration:
+
+    async def apply(migration: MigrationRunner) -> list[str]:
         await migration.fetch("take_lock", MIGRATION_LOCK)
         await migration.execute("create_migrations")
         applied = {row["name"] for row in await migration.fetch("list_migrations")}
@@ -35,3 +36,5 @@ async def migrate(database: Database, *, stages: Collection[Stage] = ("pre", "po
             await migration.execute_script(path.read_text(encoding="utf-8"))
             await migration.execute("record_migration", path.stem)
         return [path.stem for path in missing]
+
+    return await database.migrate(apply)

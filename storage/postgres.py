@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 import asyncpg
 
-from storage.database import Args, Meter, Row, SilentObserver, StorageObserver, settle
+from storage.database import Args, Meter, MigrationRunner, Row, Runner, SilentObserver, StorageObserver, settle
 from storage.errors import Conflict, StorageError, StorageFull, StorageUnavailable, WunderError
 from storage.settings import StorageSettings
 from storage.statements import load
@@ -152,18 +152,22 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
+        """All or nothing; rolled back on any exception, also when the task is cancelled."""
         async with self._connection() as connection, _transaction(connection):
             yield connection
 
-    @asynccontextmanager
-    async def migration(self) -> AsyncIterator[PostgresTransaction]:
+    async def transact(self, body: Callable[[Runner], Coroutine[Any, Any, T]]) -> T:
+        async with self.transaction() as transaction:
+            return await body(transaction)
+
+    async def migrate(self, body: Callable[[MigrationRunner], Coroutine[Any, Any, T]]) -> T:
         async with self._acquired() as raw:
             connection = PostgresTransaction(raw, self._meter, timeout_s=MIGRATION_TIMEOUT_S)
             async with _transaction(connection):
                 await connection.execute_script(
                     "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
                 )
-                yield connection
+                return await body(connection)
 
     def statements(self) -> Mapping[str, int]:
         return dict(self._meter.counts)

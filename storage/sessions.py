@@ -6,7 +6,7 @@ open_session: lock the row -> is its owner's lease live? is the caller's? -> epo
 
 from __future__ import annotations
 
-from storage.database import Runner
+from storage.database import Row, Runner
 from storage.errors import OwnedElsewhere, SessionNotFound, StaleEpoch
 from storage.records import (
     Fence,
@@ -72,20 +72,25 @@ class SessionTopic(StoreTopic):
         return None if row is None else session_record(row)
 
     async def delete_session(self, session_id: SessionId) -> bool:
-        async with self._db.transaction() as tx:
+        async def delete(tx: Runner) -> bool:
             existed = await tx.execute("delete_session", session_id) > 0
             await tx.execute("delete_session_messages", session_id)
             await tx.execute("delete_session_events", session_id)
             await tx.execute("delete_session_tasks", session_id)
-        return existed
+            return existed
+
+        return await self._db.transact(delete)
 
     async def open_session(
         self, session_id: SessionId, owner_id: OwnerId, *, seq_block: int, now_us: int
     ) -> OpenedSession:
-        async with self._db.transaction() as tx:
+        async def take(tx: Runner) -> tuple[Row | None, list[TaskRecord]]:
             await _check_takeover(tx, session_id, owner_id)
             row = await tx.fetchrow("open_session", session_id, owner_id, seq_block, now_us)
-            tasks = [task_record(task) for task in await tx.fetch("active_tasks", session_id, MAX_ACTIVE_TASKS)]
+            active = await tx.fetch("active_tasks", session_id, MAX_ACTIVE_TASKS)
+            return row, [task_record(task) for task in active]
+
+        row, tasks = await self._db.transact(take)
         if row is None:
             raise SessionNotFound("there is no such session")
         session = session_record(row)

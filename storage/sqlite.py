@@ -1,8 +1,8 @@
-"""SQLite through aiosqlite: one writer, a few readers, every acknowledged write synced, files only we can read.
+"""SQLite: one writer, a few readers, every acknowledged write synced, files only we can read.
 
-Several processes open the same file. Writers take turns: inside a process by a lock, between processes by
-`BEGIN IMMEDIATE` and the busy timeout. Each connection has a thread that runs what it is given in order; so a
-cancelled task's statement still ends before the ROLLBACK that follows it, and no connection is left half used.
+Several processes open the same file. Inside a process writes are gathered into groups (`sqlite_thread`); between
+processes they take turns by `BEGIN IMMEDIATE` and the busy timeout. Each connection has a thread that runs what it is
+given in order and to its end, so a cancelled task never leaves a transaction open or a connection half used.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import aiosqlite
-
-from storage.database import Args, Meter, Row, SilentObserver, StorageObserver, settle
+from storage.database import Args, Meter, MigrationRunner, Row, Runner, SilentObserver, StorageObserver, settle
 from storage.errors import (
     Conflict,
     InvalidRequest,
@@ -30,7 +27,7 @@ from storage.errors import (
     WunderError,
 )
 from storage.settings import StorageSettings
-from storage.sqlite_group import CommitGroup
+from storage.sqlite_thread import Body, ConnectionThread, Outcome, ThreadRunner, drive
 from storage.statements import load
 
 T = TypeVar("T")
@@ -38,6 +35,11 @@ T = TypeVar("T")
 MEMORY = ":memory:"
 RETRY_AFTER_S = 1.0
 WAL_SIZE_LIMIT = 64 * 1024 * 1024
+MAX_GROUP = 64
+"""Transactions that share a commit; more wait for the next, so that other processes get their turn."""
+
+_READERS = 2
+_GRACE_S = 1.0
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 _UNAVAILABLE = {
@@ -51,79 +53,16 @@ _UNAVAILABLE = {
 }
 
 
-class SqliteTransaction:
-    """Named queries on one connection."""
+class _Write:
+    """A transaction that waits for its group."""
 
-    def __init__(self, connection: aiosqlite.Connection, meter: Meter, *, timeout_s: float) -> None:
-        self._connection = connection
-        self._meter = meter
-        self._timeout_s = timeout_s
-        self._queries = load("sqlite")
+    __slots__ = ("body", "done", "queued_s", "started")
 
-    async def fetch(self, name: str, *args: Any) -> Sequence[Row]:
-        return await self._run(name, self._fetch(self._queries[name], args))
-
-    async def fetchrow(self, name: str, *args: Any) -> Row | None:
-        rows = await self.fetch(name, *args)
-        return rows[0] if rows else None
-
-    async def execute(self, name: str, *args: Any) -> int:
-        return await self._run(name, self._execute(self._queries[name], args))
-
-    async def execute_rows(self, name: str, rows: Sequence[Args]) -> int:
-        return await self._run(name, self._execute_rows(self._queries[name], rows)) if rows else 0
-
-    async def execute_script(self, script: str) -> None:
-        """Run statements without parameters, inside the open transaction."""
-        for statement in _split(script):
-            await self._run("execute_script", self._execute(statement, ()))
-
-    async def begin(self) -> None:
-        """Open the transaction with the right to write."""
-        await self._run("begin", self._execute("BEGIN IMMEDIATE", ()))
-
-    async def savepoint(self) -> None:
-        """Mark where a member of a group begins, whatever happens to the caller."""
-        await settle(self._run("savepoint", self._execute("SAVEPOINT member", ()), bounded=False))
-
-    async def release(self) -> None:
-        """The member is done, whatever happens to the caller: its changes belong to the transaction."""
-        await settle(self._run("release", self._execute("RELEASE member", ()), bounded=False))
-
-    async def rollback_to(self) -> None:
-        """Undo one member, whatever happens to the caller."""
-        await settle(self._undo_member())
-
-    async def _undo_member(self) -> None:
-        for statement in ("ROLLBACK TO member", "RELEASE member"):
-            await self._run("rollback_to", self._execute(statement, ()), bounded=False)
-
-    async def commit(self) -> None:
-        """Close the transaction, whatever happens to the caller; an error if SQLite has given it up before."""
-        await settle(self._run("commit", self._execute("COMMIT", ()), bounded=False))
-
-    async def rollback(self) -> None:
-        """Undo the transaction if there is one, whatever happens to the caller."""
-        await settle(self._run("rollback", self._connection.rollback(), bounded=False))
-
-    async def _fetch(self, sql: str, args: Args) -> Sequence[Row]:
-        return list(await self._connection.execute_fetchall(sql, args))
-
-    async def _execute(self, sql: str, args: Args) -> int:
-        return max(0, (await self._connection.execute(sql, args)).rowcount)
-
-    async def _execute_rows(self, sql: str, rows: Sequence[Args]) -> int:
-        return max(0, (await self._connection.executemany(sql, rows)).rowcount)
-
-    async def _run(self, name: str, call: Coroutine[Any, Any, T], *, bounded: bool = True) -> T:
-        try:
-            async with asyncio.timeout(self._timeout_s if bounded else None):
-                return await self._meter.timed(name, call)
-        except TimeoutError as error:
-            await self._connection.interrupt()
-            raise translate(error) from error
-        except Exception as error:
-            raise translate(error) from error
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self.started = asyncio.Event()
+        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.queued_s = time.perf_counter()
 
 
 class SqliteDatabase:
@@ -136,13 +75,12 @@ class SqliteDatabase:
         self._settings = settings
         self._meter = Meter(observer or SilentObserver(), slow_statement_ms=settings.slow_statement_ms)
         self._reads = frozenset(name for name, sql in load("sqlite").items() if sql.startswith("SELECT"))
-        self._connections: list[aiosqlite.Connection] = []
-        self._writer: SqliteTransaction | None = None
-        self._reserved: SqliteTransaction | None = None
-        self._readers: asyncio.Queue[SqliteTransaction] | None = None
-        self._writer_lock = asyncio.Lock()
-        self._group = CommitGroup()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._connections: list[ConnectionThread] = []
+        self._writer: ConnectionThread | None = None
+        self._reserved: ConnectionThread | None = None
+        self._readers: asyncio.Queue[ConnectionThread] | None = None
+        self._writes: list[_Write] = []
+        self._writing: asyncio.Task[None] | None = None
         self._reserved_lock = asyncio.Lock()
 
     def array(self, values: Sequence[Any]) -> str:
@@ -154,11 +92,11 @@ class SqliteDatabase:
         try:
             if self._path != MEMORY:
                 await asyncio.to_thread(_prepare_file, Path(self._path))
-            self._writer = await self._connect()
+            self._writer = await self._connect("sqlite-writer")
             if self._path != MEMORY:
-                readers: asyncio.Queue[SqliteTransaction] = asyncio.Queue()
-                for _ in range(min(self._settings.pool_size, 2)):
-                    readers.put_nowait(await self._connect(read_only=True))
+                readers: asyncio.Queue[ConnectionThread] = asyncio.Queue()
+                for _ in range(min(self._settings.pool_size, _READERS)):
+                    readers.put_nowait(await self._connect("sqlite-reader", read_only=True))
                 self._readers = readers
         except BaseException as error:
             await self.close()
@@ -167,135 +105,165 @@ class SqliteDatabase:
             raise
 
     async def close(self) -> None:
-        async with self._writer_lock:
-            if self._writer is not None:
-                await self._group.close(self._writer)
-            connections, self._connections = self._connections, []
-            self._writer = self._reserved = self._readers = None
+        """Finish the group that is being written; what still waits is told that the store is closed."""
+        connections, self._connections = self._connections, []
+        self._writer = self._reserved = self._readers = None
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
         for connection in connections:
             await settle(connection.close())
 
     async def fetch(self, name: str, *args: Any) -> Sequence[Row]:
-        async with self._connection(name) as connection:
-            return await connection.fetch(name, *args)
+        return await self._one(name, lambda runner: runner.fetch(name, *args))
 
     async def fetchrow(self, name: str, *args: Any) -> Row | None:
-        async with self._connection(name) as connection:
-            return await connection.fetchrow(name, *args)
+        return await self._one(name, lambda runner: runner.fetchrow(name, *args))
 
     async def execute(self, name: str, *args: Any) -> int:
-        async with self._connection(name) as connection:
-            return await connection.execute(name, *args)
+        return await self._one(name, lambda runner: runner.execute(name, *args))
 
     async def execute_rows(self, name: str, rows: Sequence[Args]) -> int:
-        async with self.transaction() as transaction:
-            return await transaction.execute_rows(name, rows)
+        return await self.transact(lambda runner: runner.execute_rows(name, rows))
 
     async def execute_reserved(self, name: str, *args: Any) -> int:
         if self._path == MEMORY:
             return await self.execute(name, *args)
         async with self._reserved_lock:
             if self._reserved is None:
-                self._reserved = await self._connect()
-            return await self._reserved.execute(name, *args)
+                self._reserved = await self._connect("sqlite-lease")
+            return await self._on(self._reserved, lambda runner: drive(runner.execute(name, *args)))
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
-        """All or nothing, and durable on return; shares its sync with those that wait meanwhile."""
-        await self._turn()
+    async def transact(self, body: Callable[[Runner], Coroutine[Any, Any, T]]) -> T:
+        """Run `body` in the next group: a bounded wait for the writer, then a bounded wait for the group."""
+        write = _Write(body)
+        self._writes.append(write)
+        self._write_next()
         try:
-            writer = self._open_writer()
-            async with self._group.member(writer) as committed:
-                yield writer
-        finally:
-            self._writer_lock.release()
-        await asyncio.shield(committed)
+            async with asyncio.timeout(self._settings.pool_wait_s):
+                await write.started.wait()
+            async with asyncio.timeout(self._settings.command_timeout_s + _GRACE_S):
+                result: T = await write.done
+        except TimeoutError as error:
+            raise self._too_late(write) from error
+        return result
 
-    migration = transaction
+    async def migrate(self, body: Callable[[MigrationRunner], Coroutine[Any, Any, T]]) -> T:
+        write = _Write(body)
+        self._writes.append(write)
+        self._write_next()
+        result: T = await write.done
+        return result
 
     def statements(self) -> Mapping[str, int]:
         return dict(self._meter.counts)
 
-    @asynccontextmanager
-    async def _connection(self, name: str) -> AsyncIterator[SqliteTransaction]:
-        if self._readers is None or name not in self._reads:
-            async with self._writing() as writer:
-                yield writer
-            return
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def _write_next(self) -> None:
+        """Write what is queued, unless that is under way; once it has ended, what came meanwhile."""
+        if self._writing is None and self._writes:
+            self._writing = asyncio.create_task(self._write_groups(), name="sqlite-group")
+
+    async def _write_groups(self) -> None:
+        try:
+            while self._writes:
+                group, self._writes = self._writes[:MAX_GROUP], self._writes[MAX_GROUP:]
+                wanted = [write for write in group if not write.done.done()]
+                if wanted:
+                    self._settle_group(wanted, await self._write_group(wanted))
+        finally:
+            self._writing = None
+
+    async def _write_group(self, group: list[_Write]) -> list[Outcome]:
+        now_s = time.perf_counter()
+        for write in group:
+            write.started.set()
+            self._meter.pool_wait(now_s - write.queued_s)
+        bodies = [write.body for write in group]
+        try:
+            if self._writer is None:
+                raise StorageUnavailable("the store is not open")
+            outcomes, runner = await self._writer.run(lambda runner: runner.group(bodies))
+        except Exception as error:
+            return [(None, error)] * len(group)
+        self._account(runner)
+        return outcomes
+
+    @staticmethod
+    def _settle_group(group: list[_Write], outcomes: list[Outcome]) -> None:
+        for write, (result, error) in zip(group, outcomes, strict=True):
+            if write.done.done():
+                continue  # its caller has left
+            if error is None:
+                write.done.set_result(result)
+            else:
+                write.done.set_exception(translate(error))
+
+    def _too_late(self, write: _Write) -> StorageUnavailable:
+        if write in self._writes:
+            self._writes.remove(write)
+            message = f"no database connection was free within {self._settings.pool_wait_s} s"
+            return StorageUnavailable(message, retry_after_s=RETRY_AFTER_S)
+        if self._writer is not None:
+            self._writer.interrupt()
+        message = f"SQLite did not answer within {self._settings.command_timeout_s} s"
+        return StorageUnavailable(message, retry_after_s=RETRY_AFTER_S)
+
+    # -- reading and single statements ---------------------------------------------------------------------------
+
+    async def _one(self, name: str, call: Callable[[Runner], Coroutine[Any, Any, T]]) -> T:
         readers = self._readers
-        reader = await self._waited(readers.get())
-        try:
-            yield reader
-        finally:
-            readers.put_nowait(reader)
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[SqliteTransaction]:
-        """The writer for a single statement, which is durable by itself."""
-        await self._turn()
-        try:
-            writer = self._open_writer()
-            await self._group.close(writer)
-            yield writer
-        finally:
-            self._writer_lock.release()
-
-    def _open_writer(self) -> SqliteTransaction:
-        if self._writer is None:
-            raise StorageUnavailable("the store is not open")
-        return self._writer
-
-    async def _turn(self) -> None:
-        """Wait for the writer."""
-        self._group.waiting += 1
-        try:
-            await self._waited(self._writer_lock.acquire())
-        except BaseException:
-            self._group.waiting -= 1
-            if not self._group.waiting and self._group.open:
-                # The group was left open for us, and nobody else comes to close it.
-                task = asyncio.create_task(self._close_group(), name="close-group")
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-            raise
-        self._group.waiting -= 1
-
-    async def _close_group(self) -> None:
-        async with self._writer_lock:
-            if self._writer is not None:
-                await self._group.close(self._writer)
-
-    async def _waited(self, turn: Coroutine[Any, Any, T]) -> T:
+        if readers is None or name not in self._reads:
+            return await self.transact(call)
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._settings.pool_wait_s):
-                return await turn
+                reader = await readers.get()
         except TimeoutError as error:
             message = f"no database connection was free within {self._settings.pool_wait_s} s"
             raise StorageUnavailable(message, retry_after_s=RETRY_AFTER_S) from error
+        self._meter.pool_wait(time.perf_counter() - started)
+        try:
+            return await self._on(reader, lambda runner: drive(call(runner)))
         finally:
-            self._meter.pool_wait(time.perf_counter() - started)
+            readers.put_nowait(reader)
 
-    async def _connect(self, *, read_only: bool = False) -> SqliteTransaction:
+    async def _on(self, thread: ConnectionThread, call: Callable[[ThreadRunner], T]) -> T:
+        try:
+            async with asyncio.timeout(self._settings.command_timeout_s + self._settings.pool_wait_s):
+                result, runner = await thread.run(call)
+        except TimeoutError as error:
+            thread.interrupt()
+            raise translate(error) from error
+        except Exception as error:
+            raise translate(error) from error
+        self._account(runner)
+        return result
+
+    def _account(self, runner: ThreadRunner) -> None:
+        for name, seconds, failed in runner.timings:
+            self._meter.record(name, seconds, failed=failed)
+
+    async def _connect(self, name: str, *, read_only: bool = False) -> ConnectionThread:
         busy_s = self._settings.command_timeout_s
-        connection = await aiosqlite.connect(self._path, timeout=busy_s, isolation_level=None)
+        connection = ConnectionThread(name)
         self._connections.append(connection)
-        connection.row_factory = sqlite3.Row
+        await connection.open(self._path, timeout_s=busy_s)
         for pragma in _pragmas(busy_s, read_only=read_only):
             await self._configure(connection, pragma)
-        return SqliteTransaction(connection, self._meter, timeout_s=busy_s + self._settings.pool_wait_s)
+        return connection
 
-    async def _configure(self, connection: aiosqlite.Connection, pragma: str) -> None:
+    async def _configure(self, connection: ConnectionThread, pragma: str) -> None:
         """Set a pragma; switching to WAL ignores the busy timeout, so it is tried until the deadline."""
         deadline = time.monotonic() + self._settings.connect_timeout_s
         while True:
             try:
-                await connection.execute_fetchall(pragma)
+                await connection.run(lambda runner: runner.run("pragma", lambda c: c.execute(pragma).fetchall()))
                 return
             except sqlite3.OperationalError as error:
                 if not isinstance(translate(error), StorageUnavailable) or time.monotonic() > deadline:
                     raise
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
 
 
 def _pragmas(busy_s: float, *, read_only: bool) -> list[str]:
@@ -320,16 +288,6 @@ def _prepare_file(path: Path) -> None:
             field="storage.url",
             hint=f"chmod 600 {path}*",
         )
-
-
-def _split(script: str) -> list[str]:
-    statements, pending = [], ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if line.rstrip().endswith(";") and sqlite3.complete_statement(pending):
-            statements.append(pending)
-            pending = ""
-    return [*statements, pending] if pending.strip() else statements
 
 
 def translate(error: Exception) -> Exception:

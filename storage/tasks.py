@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from storage.database import Runner
 from storage.errors import Conflict
 from storage.records import (
     Accepted,
@@ -52,18 +53,21 @@ class TaskTopic(StoreTopic):
         events: Sequence[EventRecord],
         now_us: int,
     ) -> TaskRecord | None:
-        async with self._db.transaction() as tx:
+        async def start(tx: Runner) -> TaskRecord | None:
             await check_fence(tx, fence)
             row = await tx.fetchrow("start_turn", turn_id, fence.session_id, now_us)
             if row is not None:
                 await write_rows(tx, fence.session_id, now_us, messages, events)
-        return maybe_task(row)
+            return maybe_task(row)
+
+        return await self._db.transact(start)
 
     async def resume_turn(self, fence: Fence, turn_id: TurnId, *, now_us: int) -> TaskRecord | None:
-        async with self._db.transaction() as tx:
+        async def resume(tx: Runner) -> TaskRecord | None:
             await check_fence(tx, fence)
-            row = await tx.fetchrow("resume_turn", turn_id, fence.session_id, now_us)
-        return maybe_task(row)
+            return maybe_task(await tx.fetchrow("resume_turn", turn_id, fence.session_id, now_us))
+
+        return await self._db.transact(resume)
 
     async def commit_round(
         self,

@@ -75,12 +75,14 @@ class SteppedTurnWriter:
     async def accept(
         self, fence: Fence, task: TaskRecord, messages: Sequence[MessageRecord], events: Sequence[EventRecord]
     ) -> bool:
-        async with self._db.transaction() as tx:
+        async def body(tx: Runner) -> bool:
             await check_fence(tx, fence)
             if not await tx.execute("insert_task", *task_params(task)):
                 return False
             await write_rows(tx, fence.session_id, task.created_us, messages, events)
-        return True
+            return True
+
+        return await self._db.transact(body)
 
     async def commit_round(
         self,
@@ -90,31 +92,39 @@ class SteppedTurnWriter:
         events: Sequence[EventRecord],
     ) -> bool:
         turn_id, attempt, round_ = turn
-        async with self._db.transaction() as tx:
+
+        async def body(tx: Runner) -> bool:
             await check_fence(tx, fence)
             if not await tx.execute("advance_task", turn_id, fence.session_id, attempt, round_):
                 return False
             await write_rows(tx, fence.session_id, newest_us(messages), messages, events)
-        return True
+            return True
+
+        return await self._db.transact(body)
 
     async def finish(
         self, fence: Fence, end: Completion, messages: Sequence[MessageRecord], events: Sequence[EventRecord]
     ) -> bool:
-        async with self._db.transaction() as tx:
+        async def body(tx: Runner) -> bool:
             await check_fence(tx, fence)
             target = (end.turn_id, fence.session_id, end.attempt)
             if not await tx.execute("finish_task", *target, *completion_params(end)):
                 return False
             await write_rows(tx, fence.session_id, end.now_us, messages, events)
-        return True
+            return True
+
+        return await self._db.transact(body)
 
     async def append_events(self, batches: Sequence[EventBatch]) -> set[SessionId]:
         fences = self._db.array([(batch.fence.session_id, batch.fence.epoch) for batch in batches])
-        async with self._db.transaction() as tx:
+
+        async def body(tx: Runner) -> set[SessionId]:
             held = {row["session_id"] for row in await tx.fetch("fence_sessions", fences)}
             events = [e for batch in batches if batch.fence.session_id in held for e in batch.events]
             await tx.execute_rows("insert_events", event_rows(events))
-        return held
+            return held
+
+        return await self._db.transact(body)
 
 
 async def check_fence(tx: Runner, fence: Fence) -> None:

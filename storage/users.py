@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from storage.database import Runner
 from storage.errors import Conflict
 from storage.records import TicketRecord, TokenRecord, UserId, UserRecord
 from storage.rows import plain_text, user_record
@@ -23,16 +24,18 @@ class UserTopic(StoreTopic):
                 raise Conflict("this username is taken", field="username") from error
 
     async def create_first_admin(self, user: UserRecord) -> bool:
+        async def create(tx: Runner) -> bool:
+            await tx.fetch("take_lock", FIRST_ADMIN_LOCK)
+            row = await tx.fetchrow("has_admin")
+            if row is not None and row["found"]:
+                return await tx.fetchrow("get_user", user.user_id) is not None
+            await tx.execute("create_user", *_user_params(user))
+            return True
+
         try:
-            async with self._db.transaction() as tx:
-                await tx.fetch("take_lock", FIRST_ADMIN_LOCK)
-                row = await tx.fetchrow("has_admin")
-                if row is not None and row["found"]:
-                    return await tx.fetchrow("get_user", user.user_id) is not None
-                await tx.execute("create_user", *_user_params(user))
+            return await self._db.transact(create)
         except Conflict as error:
             raise Conflict("this username is taken", field="username") from error
-        return True
 
     async def has_admin(self) -> bool:
         row = await self._db.fetchrow("has_admin")

@@ -9,7 +9,7 @@ import pytest
 
 from actors.errors import ServiceUnavailable
 from actors.handles import CALL_TIMEOUT_S
-from actors.messages import Done, Grant
+from actors.messages import Done, Grant, Report
 from storage.store import AsyncStorageBackend
 from tests.conformance.store import make
 from tests.support.directory_bench import DirectoryBench
@@ -151,8 +151,9 @@ async def test_after_a_restart_reports_and_running_turns_are_counted(bench: Make
     await found.report("a")
     found.launcher.names = ["a"]
 
-    async def report(_: object) -> Done:
-        await found.report("a", held=("s1",), waiting=("s2",))
+    async def report(command: object) -> Done:
+        if isinstance(command, Report):
+            await found.report("a", held=("s1",), waiting=("s2",))
         return Done()
 
     found.reach.answers["a"] = report
