@@ -18,7 +18,7 @@ from scripts.benchmarks.numbers import Spread, spreads
 from scripts.benchmarks.server import ROOT
 
 FOLDER = ROOT / "bench-results"
-_PACKAGES = ("ray", "aiohttp", "msgspec", "uvloop", "asyncpg", "aiosqlite", "picows")
+_PACKAGES = ("ray", "aiohttp", "msgspec", "uvloop", "asyncpg", "picows")
 
 
 class Row(msgspec.Struct):

@@ -93,15 +93,13 @@ class SessionBench:
 
     async def ended(self, turn: str = "t1") -> TaskRecord:
         """The turn's task once its end is recorded."""
-        found: list[TaskRecord] = []
         runner = self.hosts[-1]._runners.get(SESSION)
         await eventually(lambda: self._announced(turn), f"{turn} ended")
         if runner is not None:
             await eventually(lambda: runner.session.active_turn != turn, f"{turn} is over")
         task = await self.real.get_task(TurnId(turn))
         assert task is not None
-        found.append(task)
-        return found[0]
+        return task
 
     def _announced(self, turn: str) -> bool:
         return any(e.kind == "turn_terminal" and e.turn_id == turn for e in self.events)

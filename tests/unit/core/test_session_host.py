@@ -325,10 +325,9 @@ async def test_a_report_tells_what_is_held(bench: Make) -> None:
     assert found.directory.held == {SESSION: "host-1"}
 
 
-async def test_a_database_that_stays_away_at_acceptance_gives_the_session_up(bench: Make) -> None:
+async def test_an_acceptance_that_failed_unforeseen_gives_the_session_up(bench: Make) -> None:
     found = bench()
     gate = await busy(found)
-    found.directory.clock.advance(0)
     found.store.fail("accept_turn", 1, RuntimeError("nobody foresaw this"))
     with pytest.raises(RuntimeError):
         await found.submit("t2")
