@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from actors.background import Background
 from actors.clock import Clock
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import CALL_TIMEOUT_S, Reach, tell
@@ -48,6 +49,7 @@ from storage.store import AsyncStorageBackend
 JANITOR = "janitor"
 _UNKNOWN_ACTOR = "?"
 _REBUILD_REPORT_S = 2.0
+_REBUILD_PAUSE_S = 0.5
 _START_TIMEOUT_S = 30.0
 _START_RETRY_S = 0.2
 
@@ -103,18 +105,17 @@ class Directory:
         self._ready = asyncio.Event()
         self._changed = asyncio.Condition()
         self._choosing = 0
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._upkeep = Loop("directory-upkeep", self._keep, interval_s=2.0)
 
     async def start(self) -> None:
         await self._store.open()
         self._placement.nodes = {node.node_id: node for node in await self._launcher.nodes()}
-        self._later(self._rebuild(), "rebuild")
+        self._background.start(self._rebuild(), "rebuild")
 
     async def stop(self) -> None:
         await self._upkeep.stop()
-        for task in list(self._background):
-            task.cancel()
+        await self._background.stop()
         await self._store.close()
 
     async def handle(self, data: bytes) -> bytes:
@@ -145,7 +146,7 @@ class Directory:
                     self._placement.forget(session_id, command.actor)
             case TokenEnded():
                 for gateway in list(self._gateways):
-                    self._later(self._tell(gateway, command), "token-ended")
+                    self._background.start(self._tell(gateway, command), "token-ended")
             case Describe():
                 return self._describe()
             case _:
@@ -192,7 +193,7 @@ class Directory:
     def _start_wanted(self) -> None:
         for node_id in self._placement.wanted(demand=self._choosing):
             self._placement.starting[node_id] = self._placement.starting.get(node_id, 0) + 1
-            self._later(self._start_actor(node_id), f"start-actor-{node_id}")
+            self._background.start(self._start_actor(node_id), f"start-actor-{node_id}")
 
     async def _start_actor(self, node_id: str) -> None:
         try:
@@ -225,7 +226,7 @@ class Directory:
     def _watch(self, actor: str) -> None:
         if actor not in self._watched:
             self._watched.add(actor)
-            self._later(self._watch_actor(actor), f"watch-{actor}")
+            self._background.start(self._watch_actor(actor), f"watch-{actor}")
 
     async def _watch_actor(self, actor: str) -> None:
         try:
@@ -295,7 +296,7 @@ class Directory:
 
     def _grant(self) -> None:
         for session_id, holder in self._permits.grantable():
-            self._later(self._tell(holder.actor, Grant(session_id=session_id)), "grant")
+            self._background.start(self._tell(holder.actor, Grant(session_id=session_id)), "grant")
 
     async def _tell(self, actor: str, command: Grant | TokenEnded) -> None:
         try:
@@ -309,24 +310,26 @@ class Directory:
     # -- life ----------------------------------------------------------------------------------------------------
 
     async def _rebuild(self) -> None:
-        """Learn everything again, then serve."""
-        names = await self._launcher.actors()
-        reports = [tell(self._reach.actor(n), Report(), timeout_s=_REBUILD_REPORT_S) for n in names]
-        await asyncio.gather(*reports, return_exceptions=True)
-        while True:
+        """Learn everything again, then serve; until it has worked there is nothing to serve with."""
+        while not self._ready.is_set():
             try:
-                running = await self._store.running_tasks()
-                break
-            except WunderError:
-                await asyncio.sleep(0.5)
-        for _, session_id, user_id, _ in running:
-            if session_id not in self._permits.held:
-                self._permits.hold(session_id, Holder(user_id, _UNKNOWN_ACTOR))
+                await self._learn()
+                self._ready.set()
+            except Exception as error:
+                log.exception("rebuild_failed", error)
+                await asyncio.sleep(_REBUILD_PAUSE_S)
         log.info("directory_ready", actors=len(self._placement.actors), permits=len(self._permits.held))
-        self._ready.set()
         self._upkeep.start()
         self._start_wanted()
         self._grant()
+
+    async def _learn(self) -> None:
+        names = await self._launcher.actors()
+        reports = [tell(self._reach.actor(n), Report(), timeout_s=_REBUILD_REPORT_S) for n in names]
+        await asyncio.gather(*reports, return_exceptions=True)
+        for _, session_id, user_id, _ in await self._store.running_tasks():
+            if session_id not in self._permits.held:
+                self._permits.hold(session_id, Holder(user_id, _UNKNOWN_ACTOR))
 
     async def _keep(self) -> None:
         self._placement.nodes = {node.node_id: node for node in await self._launcher.nodes()}
@@ -347,7 +350,7 @@ class Directory:
 
     def _register_gateway(self, command: RegisterGateway) -> None:
         if command.gateway not in self._gateways:
-            self._later(self._watch_gateway(command.gateway), f"watch-{command.gateway}")
+            self._background.start(self._watch_gateway(command.gateway), f"watch-{command.gateway}")
         self._gateways[command.gateway] = GatewayInfo(command.node_id, command.address)
 
     async def _watch_gateway(self, gateway: str) -> None:
@@ -384,8 +387,3 @@ class Directory:
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
-
-    def _later(self, coroutine: object, name: str) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

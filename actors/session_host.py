@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 
+from actors.background import Background
 from actors.errors import ServiceUnavailable, StaleEpoch, WunderError
 from actors.handles import DirectoryHandle, Reach
 from actors.lines import LineSet
@@ -63,7 +64,7 @@ class SessionHost:
         self._runners: dict[SessionId, SessionRunner] = {}
         self._opening: dict[SessionId, asyncio.Future[SessionRunner]] = {}
         self._leaving: dict[SessionId, asyncio.Task[None]] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._draining = False
         self._stale_commits = 0
         self._leases_lost = 0
@@ -104,6 +105,7 @@ class SessionHost:
         await self.writer.stop()
         await self._lines.stop(flush=True)
         await self._lease.stop()
+        await self._background.stop()
         with contextlib.suppress(WunderError):
             await self._services.store.expire_owner(self._owner_id)
         await self._services.models.close()
@@ -118,8 +120,7 @@ class SessionHost:
         await self._lines.stop(flush=False)
         for runner in list(self._runners.values()):
             runner.crash()
-        for task in self._background:
-            task.cancel()
+        await self._background.stop()
         await self._services.models.close()
         await self._services.store.close()
 
@@ -204,7 +205,7 @@ class SessionHost:
         finally:
             del self._opening[session_id]
         future.set_result(runner)
-        self._later(runner.poke(), f"go-on-{session_id}")
+        self._background.start(runner.poke(), f"go-on-{session_id}")
         return runner
 
     async def _open(self, session_id: SessionId, create: Submit | None) -> SessionRunner:
@@ -256,12 +257,12 @@ class SessionHost:
         if runner is None:
             await self._directory.release(session_id, self._actor)
         else:
-            self._later(runner.grant(), f"grant-{session_id}")
+            self._background.start(runner.grant(), f"grant-{session_id}")
 
     def _on_abandoned(self, session_id: SessionId, reason: str) -> None:
         self._stale_commits += reason == StaleEpoch.__name__
         if self._runners.pop(session_id, None) is not None:
-            self._later(self._tell_abandoned(session_id), f"abandoned-{session_id}")
+            self._background.start(self._tell_abandoned(session_id), f"abandoned-{session_id}")
 
     async def _tell_abandoned(self, session_id: SessionId) -> None:
         with contextlib.suppress(WunderError):
@@ -333,9 +334,15 @@ class SessionHost:
     def _lose(self, reason: str) -> None:
         log.error("lease_lost", actor=self._actor, reason=reason, sessions=len(self._runners))
         self._leases_lost += 1
-        self._owner_id = _DROPPED_OWNER
+        lost, self._owner_id = self._owner_id, _DROPPED_OWNER
         for runner in list(self._runners.values()):
             runner.abandon(f"lease_{reason}")
+        self._background.start(self._end_lease(lost), "end-lease")
+
+    async def _end_lease(self, owner_id: OwnerId) -> None:
+        """We write nothing under it any more, so others need not wait for it to lapse."""
+        with contextlib.suppress(WunderError):
+            await self._services.store.expire_owner(owner_id)
 
     async def _maintain(self) -> None:
         now_s = self._services.clock.monotonic_s()
@@ -391,8 +398,3 @@ class SessionHost:
                 "statements": dict(self._services.store.statements()),
             },
         )
-
-    def _later(self, coroutine: object, name: str) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=name)  # type: ignore[arg-type]
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

@@ -196,13 +196,29 @@ class StreamEventWriter:
         try:
             await self._write(taken)
             return True
-        except StorageError:
+        except StorageError as error:
             self.counts.failures += 1
-            self._put_back(taken)
-            return False
+            if error.retryable:
+                self._put_back(taken)
+                return False
+            await self._write_apart(taken)
+            return True
         finally:
             self._flushing = {}
             self._flushed.set()
+
+    async def _write_apart(self, taken: dict[SessionId, _Bucket]) -> None:
+        """The database refused the batch for good: find out whose fault it is, so that the others are stored."""
+        for session_id, bucket in taken.items():
+            try:
+                await self._write({session_id: bucket})
+            except StorageError as error:
+                if error.retryable:
+                    self._put_back({session_id: bucket})
+                    continue
+                self.counts.dropped += _size(bucket)
+                self._removed(_size(bucket))
+                self._on_stale(session_id, bucket.fence.epoch)
 
     async def _write(self, taken: dict[SessionId, _Bucket]) -> None:
         batches = [EventBatch(bucket.fence, tuple(_record(item) for item in bucket.items)) for bucket in taken.values()]
