@@ -29,10 +29,11 @@ def cut(record: EventRecord, after: int) -> EventRecord:
     for field, length in seen.items():
         data[field] = data[field][length:]
     rest = parts[after - record.first_seq + 1 :]
+    left = {field for field, _ in rest}
     return msgspec.structs.replace(
         record,
         first_seq=after + 1,
-        data=encode_json({k: v for k, v in data.items() if v != "" or k not in seen}),
+        data=encode_json({k: v for k, v in data.items() if k in left or k not in seen}),
         parts=encode_json(rest) if len(rest) > 1 else None,
     )
 

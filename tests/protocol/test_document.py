@@ -25,8 +25,17 @@ def error_classes(cls: type[WunderError] = WunderError) -> list[type[WunderError
     return [cls, *(found for sub in cls.__subclasses__() for found in error_classes(sub))]
 
 
+TERMINAL_ONLY = ("gateway.cli", "gateway.settings_report")
+"""Errors of the command line: they end a program and never travel on the wire."""
+
+
 def product_errors() -> list[type[WunderError]]:
-    return [cls for cls in error_classes() if cls.__module__.split(".")[0] in ("storage", "actors", "gateway")]
+    return [
+        cls
+        for cls in error_classes()
+        if cls.__module__.split(".")[0] in ("storage", "actors", "gateway")
+        and not cls.__module__.startswith(TERMINAL_ONLY)
+    ]
 
 
 def test_every_error_code_with_its_statuses() -> None:

@@ -1,4 +1,4 @@
-"""The pure parts of the wire, for any input: envelopes, segments and cursors inside them, messages between processes."""
+"""The pure parts of the wire, for any input: envelopes, segments and cursors in them, messages between processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from actors import messages
@@ -83,9 +83,10 @@ def test_what_a_reader_had_and_the_rest_are_the_whole(
 
 @given(deltas, st.integers(1, 1000), st.data())
 def test_cutting_twice_is_cutting_once(parts: list[tuple[str, str]], first: int, draw: st.DataObject) -> None:
+    assume(len(parts) > 1)
     record = segment_of(parts, first).to_record()
-    once = draw.draw(st.integers(first, record.seq))
-    again = draw.draw(st.integers(once, record.seq))
+    once = draw.draw(st.integers(first, record.seq - 1))
+    again = draw.draw(st.integers(once, record.seq - 1))
     assert cut(cut(record, once), again) == cut(record, again)
 
 
@@ -186,7 +187,7 @@ def instances(type_: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
         "busy": st.sampled_from(["enqueue", "reject", "interrupt"]),
     }
     hints = msgspec.structs.fields(type_)
-    fields = {field.name: known.get(field.name) or of_type(field.type) for field in hints}
+    fields = {f.name: known[f.name] if f.name in known else of_type(f.type) for f in hints}
     return st.builds(type_, **fields)
 
 
