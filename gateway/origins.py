@@ -6,7 +6,7 @@ from aiohttp import web
 
 from gateway.errors import PermissionDenied
 from gateway.network import ClientNetworks
-from gateway.settings import Settings, is_loopback
+from gateway.settings import Settings, is_local, is_loopback
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -22,7 +22,7 @@ class Origins:
     def __init__(self, settings: Settings, networks: ClientNetworks) -> None:
         self._allowed = frozenset(settings.gateway.allowed_origins)
         self._networks = networks
-        self._loopback_only = is_loopback(settings.server.host) and not settings.server.behind_proxy
+        self._loopback_only = is_local(settings)
 
     def is_listed(self, origin: str) -> bool:
         """Whether the origin is in `gateway.allowed_origins` (these also get CORS headers)."""

@@ -56,7 +56,7 @@ class GatewaySettings(Section, frozen=True):
 
 
 class AuthSettings(Section, frozen=True):
-    """Sign-in. `registration: ""` means open on loopback, closed elsewhere."""
+    """Sign-in. `registration: ""` means open if only this machine can connect, closed otherwise."""
 
     registration: Literal["", "open", "closed"] = ""
     token_ttl_s: Annotated[float, Meta(ge=60)] = 2_592_000.0
@@ -123,8 +123,13 @@ def is_loopback(host: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
+def is_local(settings: Settings) -> bool:
+    """Whether only this machine can reach the gateway: a proxy on it lets others in."""
+    return is_loopback(settings.server.host) and not settings.server.behind_proxy
+
+
 def registration_open(settings: Settings) -> bool:
     """Whether strangers may create accounts."""
     if settings.auth.registration:
         return settings.auth.registration == "open"
-    return is_loopback(settings.server.host)
+    return is_local(settings)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.settings import Settings, is_loopback
+from gateway.settings import Settings, is_local, is_loopback
 from gateway.settings_report import Problem, hide_password, shown
 
 _STORES = ("sqlite", "postgresql", "postgres")
@@ -85,6 +85,10 @@ def _listening(settings: Settings) -> Iterator[Problem]:
 
 
 def _networks(settings: Settings) -> Iterator[Problem]:
+    if settings.server.behind_proxy and not settings.server.trusted_proxies:
+        what = "is needed with behind_proxy: the addresses of the proxy, such as 127.0.0.1"
+        why = "without it every client has the proxy's address, and our own https pages look foreign"
+        yield Problem("server.trusted_proxies", f"{what}; {why}", reads=("server.behind_proxy",))
     for proxy in settings.server.trusted_proxies:
         try:
             ipaddress.ip_network(proxy, strict=False)
@@ -104,9 +108,9 @@ def _secrets(settings: Settings) -> Iterator[Problem]:
         what = f"is shorter than auth.password_min_length ({least})"
         yield Problem("security.bootstrap_admin_password", what, reads=("auth.password_min_length",))
     key = settings.security.api_key
-    if key and len(key) < 16 and not is_loopback(settings.server.host):
+    if key and len(key) < 16 and not is_local(settings):
         what = "expected at least 16 characters when others can reach the gateway: it opens everything"
-        yield Problem("security.api_key", what, reads=("server.host",))
+        yield Problem("security.api_key", what, reads=("server.host", "server.behind_proxy"))
 
 
 def _deadlines(settings: Settings) -> Iterator[Problem]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from gateway.settings import AuthSettings, ServerSettings, Settings, registration_open
 from gateway.settings_loader import SettingsError, load_settings
 
 GOOD = [
@@ -25,6 +27,9 @@ BAD = [
     ("server: {host: 0.0.0.0}", ["server.behind_proxy"]),
     ("server: {host: 10.1.2.3}\nsecurity: {api_key: short}", ["server.behind_proxy", "security.api_key"]),
     ("server: {tls_cert: /nowhere.pem}", ["server.tls_key", "server.tls_cert"]),
+    ("server: {behind_proxy: true}", ["server.trusted_proxies"]),
+    ("server: {host: 0.0.0.0, behind_proxy: true}", ["server.trusted_proxies"]),
+    ("server: {behind_proxy: true, trusted_proxies: [127.0.0.1]}\nsecurity: {api_key: short}", ["security.api_key"]),
     ("server: {trusted_proxies: [10.0.0.0/99]}", ["server.trusted_proxies"]),
     ("storage: {url: 'mysql://h/d'}", ["storage.url"]),
     ("storage: {url: 'wunder.db'}", ["storage.url"]),
@@ -70,6 +75,23 @@ def test_bad_combinations(text: str, keys: list[str], tmp_path: Path) -> None:
         load(text, tmp_path)
     assert caught.value.detail is not None
     assert [line.partition(": ")[0] for line in caught.value.detail["problems"]] == keys
+
+
+@pytest.mark.parametrize(
+    ("server", "registration", "is_open"),
+    [
+        (ServerSettings(), "", True),
+        (ServerSettings(host="192.0.2.1"), "", False),
+        (ServerSettings(behind_proxy=True), "", False),  # the proxy brings the whole internet to the loopback address
+        (ServerSettings(behind_proxy=True), "open", True),
+        (ServerSettings(), "closed", False),
+    ],
+)
+def test_strangers_may_register_only_where_no_stranger_can_come(
+    server: ServerSettings, registration: Literal["", "open", "closed"], is_open: bool
+) -> None:
+    settings = Settings(server=server, auth=AuthSettings(registration=registration))
+    assert registration_open(settings) is is_open
 
 
 def test_tls_files_that_exist_make_other_addresses_fine(tmp_path: Path) -> None:
