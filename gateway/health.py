@@ -11,6 +11,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 
 from actors.clock import Clock
+from actors.directory import JANITOR
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import DirectoryHandle, Reach, ask
 from actors.loop import Loop
@@ -25,6 +26,8 @@ from storage.store import AsyncStorageBackend
 
 _DESCRIBE_TIMEOUT_S = 2.0
 _LAG_INTERVAL_S = 0.1
+_SCRAPE_S = 1.0
+"""Anybody may ask for /metrics, and an answer costs a call to every process: an answer serves for so long."""
 
 
 class Health:
@@ -56,6 +59,8 @@ class Health:
         self._directory = directory
         self._reach = reach
         self._counted: dict[tuple[str, ...], float] = {}
+        self._scrape: asyncio.Task[bytes] | None = None
+        self._scraped_s = float("-inf")
         self._lag_s = 0.0
         self._due_s = 0.0
         self._lag_loop = Loop("loop-lag", self._measure_lag, interval_s=_LAG_INTERVAL_S, jitter=0.0)
@@ -65,6 +70,9 @@ class Health:
 
     async def stop(self) -> None:
         await self._lag_loop.stop()
+        if self._scrape is not None:
+            self._scrape.cancel()
+            await asyncio.wait([self._scrape])
 
     def observe(self, route: str, method: str, status: str, seconds: float) -> None:
         """One HTTP request has ended."""
@@ -75,10 +83,10 @@ class Health:
         return json_response({"ok": True, "status": "alive"})
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """This gateway can serve: it is not draining, and database and directory answer."""
+        """This gateway can serve: it is not draining, the database answers, and the directory is not rebuilding."""
         if self._connections.draining:
             raise ServiceUnavailable("draining", retry_after_s=5.0)
-        checks = {"storage": self._store.ping(), "directory": self._describe_directory()}
+        checks = {"storage": self._store.ping(), "directory": self._directory_is_ready()}
         failed = []
         for name, check in checks.items():
             try:
@@ -92,18 +100,27 @@ class Health:
 
     async def prometheus(self, request: web.Request) -> web.Response:
         """Everything this node knows, in Prometheus' text format."""
+        now_s = self._clock.monotonic_s()
+        if self._scrape is None or (self._scrape.done() and now_s - self._scraped_s >= _SCRAPE_S):
+            self._scrape = asyncio.create_task(self._gather(), name="scrape")
+        body = await asyncio.shield(self._scrape)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _gather(self) -> bytes:
+        described = await self._describe_all()
         self._fill()
-        for name, description in (await self._describe_all()).items():
+        for name, description in described.items():
             for number, value in description.gauges.items():
                 self.metrics.process.labels(name, number).set(value)
         body = generate_latest(self.metrics.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        self._scraped_s = self._clock.monotonic_s()
+        return body
 
     async def summary(self, request: web.Request) -> web.Response:
         """Nodes, gateways, actors, permits and queues, for `wunder status`."""
         self._auth.require_admin(await self._auth.authenticate(request))
         described = await self._describe_all()
-        directory = described.pop("directory", None)
+        directory, janitor = described.pop("directory", None), described.pop(JANITOR, None)
         actors = {name: {**description.gauges, **description.info} for name, description in described.items()}
         return ok(
             {
@@ -116,6 +133,7 @@ class Health:
                     "statements": dict(self._store.statements()),
                 },
                 "directory": {**directory.gauges, **directory.info} if directory else None,
+                "janitor": {**janitor.gauges, **janitor.info} if janitor else None,
                 "actors": actors,
             }
         )
@@ -123,11 +141,15 @@ class Health:
     async def _describe_directory(self) -> Description:
         return await ask(self._directory.call, Describe(), Description, timeout_s=_DESCRIBE_TIMEOUT_S)
 
+    async def _directory_is_ready(self) -> None:
+        if not (await self._describe_directory()).info["ready"]:
+            raise ServiceUnavailable("the directory is rebuilding")
+
     async def _describe_all(self) -> dict[str, Description]:
         described: dict[str, Description] = {}
         with contextlib.suppress(WunderError):
             described["directory"] = await self._describe_directory()
-            names = [a["name"] for a in described["directory"].info["actors"]]
+            names = [JANITOR, *(a["name"] for a in described["directory"].info["actors"])]
 
             async def describe(name: str) -> None:
                 with contextlib.suppress(WunderError):

@@ -28,14 +28,30 @@ def serve(settings: Settings) -> int:
     configure_logs(settings.observability)
     data_dir = private_directory(settings.server.data_dir)
     settings = with_paths(settings, data_dir)
+    if settings.server.ray_address:
+        return _serve_on_cluster(settings)
     check_port(settings.server.host, settings.server.port)
-    admin = asyncio.run(prepare_store(settings))
-    dashboard = _join_cluster(settings, data_dir)
+    admin = _prepare(settings)
+    prepare_environment(data_dir)
+    from actors.cluster.local import start_local, stop_local  # noqa: PLC0415 - Ray reads its environment at import
+
+    dashboard = start_local(dashboard_port=settings.server.dashboard_port or None)
     try:
         return asyncio.run(_run(settings, admin, dashboard))
     finally:
-        from actors.cluster.local import stop_local  # noqa: PLC0415 - Ray is imported only to serve
+        stop_local()
 
+
+def _serve_on_cluster(settings: Settings) -> int:
+    from actors.cluster.fleet import gateway_is_here  # noqa: PLC0415 - Ray is imported only to serve
+    from actors.cluster.local import attach, stop_local  # noqa: PLC0415
+
+    attach(settings.server.ray_address)
+    try:
+        if not gateway_is_here():  # one that an earlier supervisor left has the port; it is adopted or replaced
+            check_port(settings.server.host, settings.server.port)
+        return asyncio.run(_run(settings, _prepare(settings), ""))
+    finally:
         stop_local()
 
 
@@ -100,27 +116,23 @@ async def prepare_store(settings: Settings) -> FirstAdmin | None:
         await store.close()
 
 
-def _join_cluster(settings: Settings, data_dir: Path) -> str:
-    server = settings.server
-    if not server.ray_address:
-        prepare_environment(data_dir)
-    from actors.cluster.local import attach, start_local  # noqa: PLC0415 - Ray reads its environment at import
-
-    if server.ray_address:
-        attach(server.ray_address)
-        return ""
-    return start_local(dashboard_port=server.dashboard_port or None)
+def _prepare(settings: Settings) -> FirstAdmin | None:
+    admin = asyncio.run(prepare_store(settings))
+    if admin is not None and admin.password is not None:
+        # Now, not when everything has started: it is kept nowhere, and what comes next may fail.
+        print(f"  sign in    {admin.username} / {admin.password}")
+        print("             (the first administrator; shown this once, kept nowhere)", flush=True)
+    return admin
 
 
 async def _run(settings: Settings, admin: FirstAdmin | None, dashboard: str) -> int:
-    from actors.cluster.supervisor import Supervisor  # noqa: PLC0415 - Ray is imported only to serve
+    from actors.cluster.fleet import RayFleet  # noqa: PLC0415 - Ray is imported only to serve
+    from actors.cluster.supervisor import Supervisor  # noqa: PLC0415
 
-    supervisor = Supervisor(
-        msgspec.msgpack.encode(settings.for_actors()),
-        msgspec.msgpack.encode(settings),
-        "gateway.main:create_gateway",
-        grace_s=settings.sessions.drain_grace_s,
+    fleet = RayFleet(
+        msgspec.msgpack.encode(settings.for_actors()), msgspec.msgpack.encode(settings), "gateway.main:create_gateway"
     )
+    supervisor = Supervisor(fleet, grace_s=settings.sessions.drain_grace_s)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,8 +151,7 @@ def banner(settings: Settings, addresses: list[str], admin: FirstAdmin | None, d
     """What a person needs to know now."""
     lines = ["", "Wunder is ready.", *(f"  address    {address}" for address in addresses)]
     if admin is not None and admin.password is not None:
-        lines.append(f"  sign in    {admin.username} / {admin.password}")
-        lines.append("             (the first administrator; shown this once, kept nowhere)")
+        lines.append(f"  sign in    {admin.username} with the password shown above")
     elif admin is not None:
         lines.append(f"  sign in    {admin.username} with the password from the settings")
     else:

@@ -35,12 +35,12 @@ class RayLauncher:
         return name
 
     async def actors(self) -> list[str]:
-        return await named(PREFIX)
+        return await asyncio.to_thread(named, PREFIX)
 
 
-async def named(prefix: str) -> list[str]:
+def named(prefix: str) -> list[str]:
     """The names of our actors that begin so."""
-    listed = await asyncio.to_thread(ray.util.list_named_actors, True)
+    listed = ray.util.list_named_actors(all_namespaces=True)
     return [a["name"] for a in listed if a["namespace"] == NAMESPACE and a["name"].startswith(prefix)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ray
 
+from actors.cluster.access import check_access
 from actors.cluster.reach import NAMESPACE
 from actors.errors import ServiceUnavailable
 from actors.logs import log
@@ -13,12 +14,17 @@ _START_ATTEMPTS = 3
 
 
 def attach(address: str) -> None:
-    """Join a running cluster as its driver."""
+    """Join a running cluster as its driver; one of several nodes that answers strangers is refused."""
     try:
         ray.init(address=address, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ServiceUnavailable(f"no Ray cluster at {address!r}: {reason}") from None
+    try:
+        check_access(ray.get_runtime_context().gcs_address, sum(node["Alive"] for node in ray.nodes()))
+    except ServiceUnavailable:
+        ray.shutdown()
+        raise
 
 
 def start_local(*, dashboard_port: int | None, cpus: int | None = None) -> str:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import importlib
+from importlib.metadata import version
 from typing import Any, Protocol
 
+import msgspec
 import ray
+
+from actors.errors import WunderError
+from actors.messages import Describe, Description, Drain, decode_reply, encode
+
+_DESCRIBE = encode(Describe())
+_DRAIN = encode(Drain(grace_s=0.0)).partition(b"grace_s")[0]
+"""How an encoded `Drain` begins: commands are not decoded here only to find it."""
 
 
 class Service(Protocol):
@@ -17,6 +28,11 @@ class Service(Protocol):
     async def handle(self, data: bytes) -> bytes: ...
 
 
+def fingerprint(settings: bytes) -> str:
+    """What a process was started with, in short: this version of the code, and these settings."""
+    return hashlib.sha256(version("wunder").encode() + settings).hexdigest()[:16]
+
+
 class _Shell:
     """`factory` is "module:function"; it gets the actor's name, its node, and the settings as bytes."""
 
@@ -24,21 +40,29 @@ class _Shell:
         module, _, function = factory.partition(":")
         self._name = name
         self._service: Service = getattr(importlib.import_module(module), function)(name, node_id, settings)
-        self._started: asyncio.Task[None] | None = None
+        self._settings = fingerprint(settings)
+        self._draining = False
+        self._running = False
+        self._starting: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name})"
 
     async def start(self) -> None:
-        """Start the service; calling it again waits for the same start."""
-        await self._once()
+        """Start the service; calling it again waits for the same start, or tries again after one that failed."""
+        if not self._running:
+            await self._once()
 
     @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     async def call(self, data: bytes) -> bytes:
-        """One encoded command, one encoded reply."""
-        if self._started is None or not self._started.done():
-            # Ray restarts an actor with empty memory: the first call starts the service again.
+        """One encoded command, one encoded reply; `Describe` also tells what the shell knows."""
+        if not self._running:
+            # Ray restarts an actor with empty memory: the first call starts the service again, or the one after it.
             await self._once()
+        if data == _DESCRIBE:
+            return self._described(await self._service.handle(data))
+        if data.startswith(_DRAIN):
+            self._draining = True
         return await self._service.handle(data)
 
     async def stay(self) -> None:
@@ -49,9 +73,21 @@ class _Shell:
         await self._service.stop()
 
     async def _once(self) -> None:
-        if self._started is None or (self._started.done() and self._started.exception()):
-            self._started = asyncio.create_task(self._service.start(), name="start")
-        await asyncio.shield(self._started)
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._start(), name="start")
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        await self._service.start()
+        self._running = True
+
+    def _described(self, answer: bytes) -> bytes:
+        with contextlib.suppress(WunderError):
+            reply = decode_reply(answer)
+            if isinstance(reply, Description):
+                info = {**reply.info, "settings": self._settings, "draining": self._draining}
+                return encode(msgspec.structs.replace(reply, info=info))
+        return answer
 
 
 class SessionActor(_Shell):

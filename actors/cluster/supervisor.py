@@ -1,93 +1,180 @@
-"""Keeps the right actors alive: one directory, one janitor, a gateway on every node. Replaces what dies."""
+"""Keeps the right processes alive: one directory, one janitor, a gateway on every node.
+
+Each round starts what is missing and asks everybody for a `Describe`: that starts the service of a process that Ray
+has restarted (nobody may ever call it otherwise), and finds the ones that hang, which Ray never notices.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-from typing import Any
+from collections import Counter
+from typing import NamedTuple
 
-import ray
-
-from actors.cluster.launcher import RayLauncher, alive_nodes, named, ready, start
-from actors.cluster.reach import RayReach, find
+from actors.cluster.fleet import GATEWAY_PREFIX, SESSION_ACTOR_PREFIX, Fleet, gateway_prefix
 from actors.cluster.services import DIRECTORY, JANITOR
-from actors.cluster.shells import Directory, Gateway, Janitor
 from actors.errors import ServiceUnavailable, WunderError
-from actors.handles import ask, tell
+from actors.handles import tell
 from actors.logs import log
 from actors.loop import Loop
-from actors.messages import Describe, Description, Drain
+from actors.messages import Drain
 
-GATEWAY_PREFIX = "gateway-"
-_STOP_TIMEOUT_S = 10.0
-_FOREVER = -1
+SINGLETONS = (DIRECTORY, JANITOR)
+MISSES = 3
+"""Probes without an answer, one after the other, that make a process a hung one."""
+_START_TRIES = 3
+
+
+class _Gateway(NamedTuple):
+    name: str
+    address: str
 
 
 class Supervisor:
-    """`gateway_factory` is "module:function"; both settings are encoded for their processes."""
+    """`retry_s` passes before a node whose gateway did not start is tried again."""
 
-    def __init__(self, actor_settings: bytes, gateway_settings: bytes, gateway_factory: str, *, grace_s: float) -> None:
-        self._actor_settings = actor_settings
-        self._gateway_settings = gateway_settings
-        self._gateway_factory = gateway_factory
+    def __init__(self, fleet: Fleet, *, grace_s: float, retry_s: float = 5.0) -> None:
+        self._fleet = fleet
         self._grace_s = grace_s
-        self._reach = RayReach()
-        self._gateways: dict[str, str] = {}
+        self._retry_s = retry_s
+        self._gateways: dict[str, _Gateway] = {}
+        self._failed: dict[str, tuple[float, WunderError]] = {}
+        self._misses: Counter[str] = Counter()
         self._watches: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._reconcile = Loop("supervisor", self.reconcile_once, interval_s=2.0, jitter=0.0)
 
     async def start(self) -> list[str]:
-        """Start what is missing; the addresses of the gateways."""
-        await self.reconcile_once()
+        """Replace what an earlier supervisor left and cannot serve, start what is missing; the gateways' addresses."""
+        replaced = await self._clear_leftovers()
+        # A hung gateway that is killed may keep its port for some seconds.
+        for tries_left in reversed(range(_START_TRIES if replaced else 1)):
+            await self.reconcile_once()
+            if self._gateways or not tries_left:
+                break
+            await asyncio.sleep(self._retry_s)
+        if not self._gateways:
+            raise next((error for _, error in self._failed.values()), ServiceUnavailable("no gateway has started"))
         self._reconcile.start()
-        addresses = []
-        for name in self._gateways.values():
-            described = await ask(self._reach.actor(name), Describe(), Description)
-            addresses.append(str(described.info["address"]))
-        return addresses
+        return [gateway.address for gateway in self._gateways.values()]
 
     async def reconcile_once(self) -> None:
-        """Make the cluster what it should be."""
+        """Make the cluster what it should be; what could not be done with a singleton is raised after all the rest."""
         if self._stopping:
             return
-        nodes = await asyncio.to_thread(alive_nodes)
+        nodes = await self._fleet.nodes()
         if not nodes:
             raise ServiceUnavailable("the cluster has no node with CPUs")
-        here = await asyncio.to_thread(_this_node)
-        home = here if any(node.node_id == here for node in nodes) else nodes[0].node_id
-        await self._singleton(Directory, DIRECTORY, home, "actors.cluster.services:directory")
-        await self._singleton(Janitor, JANITOR, home, "actors.cluster.services:janitor")
-        running = await named(GATEWAY_PREFIX)
-        for node in nodes:
-            if node.node_id not in self._gateways:
-                await self._ensure_gateway(node.node_id, running)
+        running = await self._fleet.names()
+        failures: list[BaseException | None] = []
+        for name in SINGLETONS:
+            if name not in running:
+                failures.append(await self._start_singleton(name, nodes[0].node_id))
+        probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values())]
+        waiting = self._waiting()
+        without = [n.node_id for n in nodes if n.node_id not in self._gateways and n.node_id not in waiting]
+        failures += await asyncio.gather(
+            *(self._probe(name) for name in probed),
+            *(self._ensure_gateway(node_id, running) for node_id in without),
+            return_exceptions=True,
+        )
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
-    async def _singleton(self, shell: Any, name: str, node_id: str, factory: str) -> None:
-        if await find(name) is None:
-            handle = await start(shell, name, node_id, factory, self._actor_settings, restarts=_FOREVER)
-            await ready(handle, name)
-            log.info("started", actor=name)
+    async def _start_singleton(self, name: str, node_id: str) -> WunderError | None:
+        try:
+            await self._fleet.start(name, node_id)
+        except WunderError as error:
+            return error
+        log.info("started", actor=name)
+        return None
+
+    # -- gateways ------------------------------------------------------------------------------------------------
+
+    def _waiting(self) -> set[str]:
+        """Nodes whose last try is too recent for another."""
+        now_s = asyncio.get_running_loop().time()
+        return {node_id for node_id, (failed_s, _) in self._failed.items() if now_s - failed_s < self._retry_s}
 
     async def _ensure_gateway(self, node_id: str, running: list[str]) -> None:
-        """Adopt the node's gateway that another supervisor has left, or start one."""
-        prefix = f"{GATEWAY_PREFIX}{node_id[:6]}-"
-        name = next((n for n in running if n.startswith(prefix)), f"{prefix}{secrets.token_hex(4)}")
-        handle = await start(Gateway, name, node_id, self._gateway_factory, self._gateway_settings, restarts=0)
-        await ready(handle, name)
-        self._gateways[node_id] = name
-        log.info("gateway_adopted" if name in running else "started", actor=name)
+        """Adopt the node's gateway that another supervisor has left, or start one; other nodes go on if it fails."""
+        prefix = gateway_prefix(node_id)
+        left = next((name for name in running if name.startswith(prefix)), None)
+        name = left or f"{prefix}{secrets.token_hex(4)}"
+        try:
+            await self._fleet.start(name, node_id)
+            described = await self._fleet.describe(name)
+            if described is None:
+                await self._fleet.kill(name)
+                raise ServiceUnavailable(f"{name} does not answer")
+        except WunderError as error:
+            log.warning("gateway_failed", node=node_id, message=error.message)
+            self._failed[node_id] = (asyncio.get_running_loop().time(), error)
+            return
+        self._failed.pop(node_id, None)
+        self._gateways[node_id] = _Gateway(name, str(described.info["address"]))
+        log.info("gateway_adopted" if left else "started", actor=name)
         task = asyncio.create_task(self._watch(node_id, name), name=f"watch-{name}")
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
 
     async def _watch(self, node_id: str, name: str) -> None:
-        await self._reach.gone(name)
-        if not self._stopping and self._gateways.get(node_id) == name:
+        await self._fleet.gone(name)
+        gateway = self._gateways.get(node_id)
+        if not self._stopping and gateway is not None and gateway.name == name:
             log.warning("gateway_gone", gateway=name)
             del self._gateways[node_id]
+            self._misses.pop(name, None)
             self._reconcile.wake()
+
+    # -- who is fit ----------------------------------------------------------------------------------------------
+
+    async def _probe(self, name: str) -> None:
+        """Ask a process for anything; one that has said nothing for several probes is ended, and so replaced."""
+        try:
+            silent = await self._fleet.describe(name) is None
+        except WunderError as error:
+            # It answers, but cannot start, as without its database: another one could not either.
+            log.warning("not_started", actor=name, message=error.message)
+            silent = False
+        if not silent:
+            self._misses.pop(name, None)
+            return
+        self._misses[name] += 1
+        if self._misses[name] >= MISSES:
+            log.error("hung", actor=name)
+            del self._misses[name]
+            await self._fleet.kill(name)
+            self._reconcile.wake()
+
+    async def _clear_leftovers(self) -> bool:
+        """End what was left running and cannot serve as it is; whether there was any."""
+        prefixes = (SESSION_ACTOR_PREFIX, GATEWAY_PREFIX)
+        names = [n for n in await self._fleet.names() if n in SINGLETONS or n.startswith(prefixes)]
+        unfit = [
+            (name, reason)
+            for name, reason in zip(names, await asyncio.gather(*map(self._unfit, names)), strict=True)
+            if reason
+        ]
+        for name, reason in unfit:
+            log.warning("replaced", actor=name, reason=reason)
+        await asyncio.gather(*(self._fleet.kill(name) for name, _ in unfit))
+        return bool(unfit)
+
+    async def _unfit(self, name: str) -> str:
+        """Why a process that we find must not be adopted; empty if it may."""
+        try:
+            described = await self._fleet.describe(name)
+        except WunderError as error:
+            return error.message
+        if described is None:
+            return "no answer"
+        if described.info.get("draining"):
+            return "draining"
+        return "" if described.info.get("settings") == self._fleet.settings_of(name) else "other settings"
+
+    # -- the end -------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
         """Drain: gateways send their clients away, sessions finish what runs, then everything ends."""
@@ -95,29 +182,16 @@ class Supervisor:
         await self._reconcile.stop()
         for task in list(self._watches):
             task.cancel()
-        gateways = list(self._gateways.values())
-        await self._each(gateways, Drain(grace_s=self._grace_s), timeout_s=5.0)
-        actors = await RayLauncher(b"").actors()
-        await self._each(actors, Drain(grace_s=self._grace_s), timeout_s=self._grace_s + 5.0)
+        gateways = await self._fleet.names(GATEWAY_PREFIX)
+        await self._drain(gateways, timeout_s=5.0)
+        actors = await self._fleet.names(SESSION_ACTOR_PREFIX)
+        await self._drain(actors, timeout_s=self._grace_s + 5.0)
         for name in [*actors, *gateways, JANITOR, DIRECTORY]:
-            await self._end(name)
+            await self._fleet.stop(name)
 
-    async def _each(self, names: list[str], command: Drain, *, timeout_s: float) -> None:
-        calls = [tell(self._reach.actor(name), command, timeout_s=timeout_s) for name in names]
+    async def _drain(self, names: list[str], *, timeout_s: float) -> None:
+        command = Drain(grace_s=self._grace_s)
+        calls = [tell(self._fleet.actor(name), command, timeout_s=timeout_s) for name in names]
         for name, result in zip(names, await asyncio.gather(*calls, return_exceptions=True), strict=True):
             if isinstance(result, WunderError):
                 log.warning("drain_failed", actor=name, message=result.message)
-
-    async def _end(self, name: str) -> None:
-        handle = await find(name)
-        if handle is None:
-            return
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_STOP_TIMEOUT_S):
-                await handle.stop.remote()
-        with contextlib.suppress(Exception):
-            await asyncio.to_thread(ray.kill, handle)
-
-
-def _this_node() -> str:
-    return str(ray.get_runtime_context().get_node_id())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import Any
 
@@ -17,6 +18,7 @@ _STREAMS = {"stream": "1,50,200,300", "cancel": "1,200", "actors": "100"}
 
 def main() -> int:
     """Run one scenario, or all; 1 if anything was not as it should be."""
+    signal.signal(signal.SIGTERM, _stop)
     parser = _parser()
     arguments = parser.parse_args()
     names = list(SCENARIOS) if arguments.scenario == "all" else [arguments.scenario]
@@ -44,6 +46,12 @@ def report(results: list[Result]) -> str:
         lines += ["", f"## {result.scenario}", "", f"`{' '.join(result.command)}`", "", result.table()]
     lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(results[0].settings).strip(), "```"]
     return "\n".join([*lines, ""])
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Leave as an exception, so that the server and all else that was started ends; once, not while that goes on."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    raise SystemExit(128 + number)
 
 
 def _options(arguments: argparse.Namespace, name: str) -> Options:
