@@ -36,7 +36,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
 
 
 class Submit(Command, tag="submit", frozen=True):
-    """Accept a turn. `gateway` follows the session from here on, if given.
+    """Accept a turn. `gateway` follows the session from here on, if given (`number` as in `Follow`).
 
     `again` says that an earlier try with this `turn_id` had no answer and may have been accepted.
     """
@@ -55,6 +55,7 @@ class Submit(Command, tag="submit", frozen=True):
     busy: BusyPolicy = "enqueue"
     idempotency_key: str | None = None
     gateway: str | None = None
+    number: int = 0
     again: bool = False
 
 
@@ -67,18 +68,23 @@ class CancelTurn(Command, tag="cancel", frozen=True):
 
 
 class Follow(Command, tag="follow", frozen=True):
-    """Put this session's events on the line to `gateway`, until `Unfollow`. Any user's with `user_id=None`."""
+    """Put this session's events on the line to `gateway`, until `Unfollow`. Any user's with `user_id=None`.
+
+    `number` grows with each call of this gateway: calls may overtake each other, and the newest one counts.
+    """
 
     session_id: SessionId
     user_id: UserId | None
     gateway: str
+    number: int = 0
 
 
 class Unfollow(Command, tag="unfollow", frozen=True):
-    """The gateway has no reader of these sessions any more."""
+    """The gateway has no reader of these sessions any more; undoes no follow with a higher `number`."""
 
     session_ids: tuple[SessionId, ...]
     gateway: str
+    number: int = 0
 
 
 class ReadBuffer(Command, tag="read", frozen=True):

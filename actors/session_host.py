@@ -141,11 +141,11 @@ class SessionHost:
                 return await runner.cancel(command.user_id, command.turn_id)
             case Follow():
                 runner = await self._runner(command.session_id)
-                return runner.follow(command.user_id, self._lines.to(command.gateway), command.gateway)
+                return runner.follow(command.user_id, self._lines.to(command.gateway), command.gateway, command.number)
             case Unfollow():
                 for session_id in command.session_ids:
                     if (found := self._runners.get(session_id)) is not None:
-                        found.unfollow(command.gateway)
+                        found.unfollow(command.gateway, command.number)
                 return Done()
             case ReadBuffer():
                 return (await self._runner(command.session_id)).read(command.after, command.max_bytes)
@@ -176,7 +176,7 @@ class SessionHost:
         runner = await self._runner(command.session_id, create=command if command.create else None)
         runner.authorize(command.user_id)
         if command.gateway is not None:
-            runner.follow(command.user_id, self._lines.to(command.gateway), command.gateway)
+            runner.follow(command.user_id, self._lines.to(command.gateway), command.gateway, command.number)
         return await runner.submit(command)
 
     async def _runner(self, session_id: SessionId, *, create: Submit | None = None) -> SessionRunner:

@@ -55,6 +55,7 @@ class SessionRunner:
             services, opened, self.session, self.stream, directory, actor=actor, abandon=self.abandon
         )
         self._abandoned = False
+        self._follows: dict[str, int] = {}
         self.touched_s = services.clock.monotonic_s()
 
     async def begin(self) -> None:
@@ -224,11 +225,12 @@ class SessionRunner:
         cancelled = running.status in ("cancelled", "interrupted")
         return CancelReceipt(cancelled=cancelled, turn_id=running.turn_id, status=running.status)
 
-    def follow(self, user_id: UserId | None, line: OutgoingLine, gateway: str) -> Following:
+    def follow(self, user_id: UserId | None, line: OutgoingLine, gateway: str, number: int = 0) -> Following:
         """From now on the session's events are on this line."""
         self.authorize(user_id)
         self._check_open()
         self.stream.lines[gateway] = line
+        self._follows[gateway] = max(number, self._follows.get(gateway, 0))
         line.sessions.add(self.session.session_id)
         return Following(
             user_id=self.session.user_id,
@@ -238,8 +240,11 @@ class SessionRunner:
             running=self.session.busy,
         )
 
-    def unfollow(self, gateway: str) -> None:
-        """Nobody listens on this line any more."""
+    def unfollow(self, gateway: str, number: int | None = None) -> None:
+        """Nobody listens on this line any more; one that is older than the gateway's newest follow is ignored."""
+        if number is not None and number < self._follows.get(gateway, 0):
+            return
+        self._follows.pop(gateway, None)
         line = self.stream.lines.pop(gateway, None)
         if line is not None:
             line.sessions.discard(self.session.session_id)

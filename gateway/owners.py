@@ -32,6 +32,10 @@ class Owners:
         self._timeout_s = timeout_s
         self._actors: OrderedDict[SessionId, str] = OrderedDict()
 
+    def last_seen(self, session_id: SessionId) -> str | None:
+        """The actor that had the session when it was last asked."""
+        return self._actors.get(session_id)
+
     def forget(self, session_id: SessionId) -> None:
         """The session is not where it was."""
         self._actors.pop(session_id, None)

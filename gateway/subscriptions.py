@@ -56,6 +56,7 @@ class Topic:
         self.latest = -1
         self.joined = asyncio.Event()
         self.subscriptions: set[Subscription] = set()
+        self.expected = 0
         self.idle_since_s = 0.0
         self._events: deque[Event] = deque()
         self._bytes = 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from actors.clock import Clock
 from actors.errors import (
@@ -61,6 +62,8 @@ class Topics:
         self._lines: dict[str, int] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._follows: dict[SessionId, asyncio.Task[None]] = {}
+        # Begins above what an earlier process of this name has used.
+        self._numbers = itertools.count(clock.now_us())
         self._upkeep = Loop("topics-upkeep", self._keep, interval_s=1.0)
         self.batches = 0
         self.events = 0
@@ -88,30 +91,38 @@ class Topics:
 
     # -- subscribing ---------------------------------------------------------------------------------------------
 
-    def expect(self, session_id: SessionId) -> Topic:
-        """The topic of a session that is about to be followed (its line may be faster than the reply)."""
+    def next_number(self) -> int:
+        """What the next `Follow`, `Submit` or `Unfollow` carries, so that the owner knows which is newer."""
+        return next(self._numbers)
+
+    @contextlib.contextmanager
+    def expect(self, session_id: SessionId) -> Iterator[Topic]:
+        """The topic of a session that is being followed: it stays, for its line may be faster than the reply."""
         topic = self._topics.get(session_id)
         if topic is None:
             topic = self._topics[session_id] = Topic(session_id, self._topic_bytes)
-        topic.idle_since_s = self._clock.monotonic_s()
-        return topic
+        topic.expected += 1
+        try:
+            yield topic
+        finally:
+            topic.expected -= 1
+            topic.idle_since_s = self._clock.monotonic_s()
 
-    def submitted(self, reply: Submitted, actor: str, user_id: UserId) -> Topic:
+    def submitted(self, topic: Topic, reply: Submitted, actor: str, user_id: UserId) -> None:
         """A submit has put this gateway on the owner's line."""
-        topic = self.expect(reply.session_id)
         topic.user_id = user_id
         self._joined(topic, actor, reply.epoch, reply.latest)
-        return topic
 
     async def follow(self, session_id: SessionId, user_id: UserId | None) -> tuple[Topic, Following]:
         """Be on the owner's line; the owner checks that the session is the user's."""
-        topic = self.expect(session_id)
-        command = Follow(session_id=session_id, user_id=user_id, gateway=self._gateway)
-        reply, actor = await self._owners.ask(session_id, command, Following)
-        topic = self.expect(session_id)
-        topic.user_id = reply.user_id
-        self._joined(topic, actor, reply.epoch, reply.latest)
+        with self.expect(session_id) as topic:
+            reply, actor = await self._owners.ask(session_id, self._command(session_id, user_id), Following)
+            topic.user_id = reply.user_id
+            self._joined(topic, actor, reply.epoch, reply.latest)
         return topic, reply
+
+    def _command(self, session_id: SessionId, user_id: UserId | None) -> Follow:
+        return Follow(session_id=session_id, user_id=user_id, gateway=self._gateway, number=self.next_number())
 
     def subscribe(
         self,
@@ -254,10 +265,11 @@ class Topics:
         delay_s = 0.05
         try:
             while topic.subscriptions and not topic.joined.is_set():
-                command = Follow(session_id=topic.session_id, user_id=topic.user_id, gateway=self._gateway)
+                command = self._command(topic.session_id, topic.user_id)
                 try:
-                    reply, actor = await self._owners.ask(topic.session_id, command, Following, avoid=avoid)
-                    self._joined(topic, actor, reply.epoch, reply.latest)
+                    with self.expect(topic.session_id):
+                        reply, actor = await self._owners.ask(topic.session_id, command, Following, avoid=avoid)
+                        self._joined(topic, actor, reply.epoch, reply.latest)
                     if topic.joined.is_set():
                         return
                 except SessionNotFound as error:
@@ -285,15 +297,16 @@ class Topics:
                         watch.cancel()
         unused: dict[str, list[SessionId]] = defaultdict(list)
         for topic in list(self._topics.values()):
-            if topic.subscriptions:
+            if topic.subscriptions or topic.expected:
                 topic.idle_since_s = now_s
             elif now_s - topic.idle_since_s > (_LINGER_S if topic.joined.is_set() else _JOIN_S):
                 del self._topics[topic.session_id]
-                if topic.actor:
-                    unused[topic.actor].append(topic.session_id)
+                # One that was never joined may have been refused a turn, with this gateway on the line already.
+                if owner := topic.actor or self._owners.last_seen(topic.session_id):
+                    unused[owner].append(topic.session_id)
         for actor, session_ids in unused.items():
             # Whoever came back meanwhile has asked to follow again, and that must not be undone.
             gone = tuple(s for s in session_ids if s not in self._topics)
             with contextlib.suppress(WunderError):
-                command = Unfollow(session_ids=gone, gateway=self._gateway)
+                command = Unfollow(session_ids=gone, gateway=self._gateway, number=self.next_number())
                 await tell(self._reach.actor(actor), command, timeout_s=5.0)

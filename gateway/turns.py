@@ -72,14 +72,16 @@ class Turns:
             busy=busy_policy(options),
             idempotency_key=options.idempotency_key,
             gateway=self._gateway,
+            number=self._topics.next_number(),
         )
-        self._topics.expect(session)
-        submitted, actor = await self._owners.ask(session, command, Submitted)
-        if submitted.session_id != session:
-            # The idempotency key belongs to a turn of another session: that one is followed instead.
-            topic, _ = await self._topics.follow(submitted.session_id, user_id)
-            return Started(submitted, topic)
-        return Started(submitted, self._topics.submitted(submitted, actor, user_id))
+        with self._topics.expect(session) as topic:
+            submitted, actor = await self._owners.ask(session, command, Submitted)
+            if submitted.session_id == session:
+                self._topics.submitted(topic, submitted, actor, user_id)
+                return Started(submitted, topic)
+        # The idempotency key belongs to a turn of another session: that one is followed instead.
+        topic, _ = await self._topics.follow(submitted.session_id, user_id)
+        return Started(submitted, topic)
 
     async def cancel(self, session_id: str, user_id: UserId | None, turn_id: str | None) -> CancelReceipt:
         """Cancel a turn (the running one by default); the receipt means that it is recorded."""
