@@ -12,6 +12,13 @@ from actors.models.upstream_errors import Redactor, stream_error
 from actors.models.wire import Chunk, ToolCallPart, chunk_decoder
 
 MAX_TOOL_CALLS = 128
+MAX_TEXT_CHARS = 2 << 20
+MAX_ARGUMENTS_CHARS = 1 << 20
+MAX_NAME_CHARS = 256
+MAX_CALL_ID_CHARS = 16_384  # some servers carry a signature in it
+MAX_TOKENS = 2**31 - 1
+_MAX_STOP_REASON_CHARS = 64
+_SPARE_DEPTH = 500
 
 
 class _Call:
@@ -32,6 +39,8 @@ class Assembly:
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._calls: dict[int, _Call] = {}
+        self._text_room = MAX_TEXT_CHARS
+        self._arguments_room = MAX_ARGUMENTS_CHARS
         self._usage = Usage()
         self._stop_reason: str | None = None
         self.began = False
@@ -51,27 +60,26 @@ class Assembly:
         if chunk.error is not None:
             raise stream_error(chunk.error, self._redact)
         if chunk.usage is not None:
-            used = chunk.usage
-            self._usage = Usage(used.prompt_tokens or 0, used.completion_tokens or 0)
+            self._usage = Usage(_tokens(chunk.usage.prompt_tokens), _tokens(chunk.usage.completion_tokens))
         if not chunk.choices:
             return None
         choice = chunk.choices[0]
         if choice.finish_reason:
-            self._stop_reason = choice.finish_reason
+            self._stop_reason = choice.finish_reason[:_MAX_STOP_REASON_CHARS]
         delta = choice.delta
         if delta is None:
             return None
         if delta.tool_calls:
             self.began = True
+            if len(delta.tool_calls) > MAX_TOOL_CALLS:
+                raise _too_many_calls()
             for part in delta.tool_calls:
                 self._add_call(part)
         if text := delta.content or delta.refusal:
-            self.began = True
-            self._content.append(text)
+            self._keep(text, self._content)
             return Delta(text)
         if text := delta.reasoning_content or delta.reasoning:
-            self.began = True
-            self._reasoning.append(text)
+            self._keep(text, self._reasoning)
             return Delta(text, "reasoning_delta")
         return None
 
@@ -82,7 +90,9 @@ class Assembly:
             if not call.name:
                 raise UpstreamGarbage("The model's server sent a tool call without a name.")
             call_id = call.call_id or self._new_call_id()
-            calls.append(ToolCall(call_id, call.name, "".join(call.arguments)))
+            arguments = "".join(call.arguments)
+            _check_depth(arguments)
+            calls.append(ToolCall(call_id, call.name, arguments))
         return Completed(
             content="".join(self._content),
             reasoning="".join(self._reasoning),
@@ -91,14 +101,30 @@ class Assembly:
             stop_reason=self._stop_reason or "stop",
         )
 
+    def _keep(self, text: str, pieces: list[str]) -> None:
+        self.began = True
+        self._text_room -= len(text)
+        if self._text_room < 0:
+            raise UpstreamGarbage(f"The model's server sent more than {MAX_TEXT_CHARS} characters of text.")
+        pieces.append(text)
+
     def _add_call(self, part: ToolCallPart) -> None:
+        if part.id and len(part.id) > MAX_CALL_ID_CHARS:
+            raise UpstreamGarbage(f"The model's server sent a tool call's id of {len(part.id)} characters.")
         call = self._slot(part)
         function = part.function
         if function is None:
             return
         if function.name and not call.name:
+            if len(function.name) > MAX_NAME_CHARS:
+                raise UpstreamGarbage(f"The model's server sent a tool's name of {len(function.name)} characters.")
             call.name = function.name
         if function.arguments:
+            self._arguments_room -= len(function.arguments)
+            if self._arguments_room < 0:
+                raise UpstreamGarbage(
+                    f"The model's server sent tool arguments of over {MAX_ARGUMENTS_CHARS} characters."
+                )
             call.arguments.append(function.arguments)
 
     def _slot(self, part: ToolCallPart) -> _Call:
@@ -116,9 +142,28 @@ class Assembly:
                 return again
             index = last + 1
         if len(calls) >= MAX_TOOL_CALLS:
-            raise UpstreamGarbage(f"The model's server asked for more than {MAX_TOOL_CALLS} tool calls at once.")
+            raise _too_many_calls()
         calls[index] = _Call(part.id or None)
         return calls[index]
+
+
+def _too_many_calls() -> UpstreamGarbage:
+    return UpstreamGarbage(f"The model's server asked for more than {MAX_TOOL_CALLS} tool calls at once.")
+
+
+def _tokens(count: int | None) -> int:
+    """What a server counts, as a number that every database takes."""
+    return min(max(count or 0, 0), MAX_TOKENS)
+
+
+def _check_depth(arguments: str) -> None:
+    """Arguments that are JSON must leave room to whoever decodes them deeper in the stack, or within something."""
+    try:
+        msgspec.json.decode("[" * _SPARE_DEPTH + arguments + "]" * _SPARE_DEPTH, type=msgspec.Raw)
+    except RecursionError:
+        raise UpstreamGarbage("The model's server sent tool arguments that are nested too deeply.") from None
+    except msgspec.DecodeError:
+        return  # the tool's executor tells the model
 
 
 def _decode(payload: bytes) -> Chunk:

@@ -1,7 +1,7 @@
 """One request to a model's server and its answer, with two deadlines and a cancellation that closes the connection.
 
-       open                      first payload with content            end
-        |--------- first_s --------->|---- idle_s ---->|---- idle_s ---->|
+       open                      first payload with content          whole              end
+        |--------- first_s --------->|---- idle_s ---->|---- idle_s -->|-- idle_s in all ->|
 
 One timer serves the whole exchange: it looks at the deadline when it fires and is set again if that has moved, so a
 chunk costs no timer and no task. What closes the connection early is remembered, and every wait then raises it.
@@ -40,6 +40,7 @@ class Exchange:
         self._waiting = False
         self._talking = False
         self._began = False
+        self._winding_down = False
         self._expired = False
         self._opening: asyncio.Task[None] | None = None
         self._response: aiohttp.ClientResponse | None = None
@@ -87,6 +88,8 @@ class Exchange:
             self._began = True
             if self._deadline < self._timer_at:
                 self._set_timer(self._deadline)
+        elif self._winding_down and self._deadline < self._timer_at:
+            self._set_timer(self._deadline)
         self._waiting = True
         try:
             return await self.response.content.readany()
@@ -97,7 +100,14 @@ class Exchange:
 
     def heard(self) -> None:
         """Content has come: from the next read on, silence is measured anew. (A comment is silence.)"""
-        self._talking = True
+        self._talking = not self._winding_down
+
+    def wind_down(self, within_s: float | None = None) -> None:
+        """The answer is whole: what is left must come within so long (or one silence) in all, whatever is heard."""
+        self._winding_down, self._talking, self._began = True, False, True
+        self._deadline = self._loop.time() + (self._idle_s if within_s is None else within_s)
+        if self._deadline < self._timer_at:
+            self._set_timer(self._deadline)
 
     async def read_all(self, limit: int) -> bytes:
         """The body of a small answer; more than `limit` bytes are left unread."""
@@ -110,10 +120,9 @@ class Exchange:
     async def drain(self) -> None:
         """Read what is left of an answer that is over, so that its connection can serve again; not for long."""
         content = self.response.content
-        self._idle_s = _DRAIN_S
+        self.wind_down(_DRAIN_S)
         try:
             while not content.is_eof():
-                self._talking = True
                 if await self.read() == b"":
                     break
         except UpstreamError:

@@ -28,6 +28,7 @@ from actors.settings import ModelSettings
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 MAX_CONNECTIONS = 1000
 MAX_ERROR_BODY_BYTES = 65_536
+_FED_AT_ONCE = 256
 
 
 class OpenAiModel:
@@ -174,7 +175,7 @@ class OpenAiModel:
 
 
 async def _deltas(exchange: Exchange, assembly: Assembly, token: CancellationToken) -> AsyncGenerator[Delta, None]:
-    lines = DataLines()
+    lines, whole = DataLines(), False
     while not assembly.done:
         try:
             data = await exchange.read()
@@ -182,16 +183,23 @@ async def _deltas(exchange: Exchange, assembly: Assembly, token: CancellationTok
             if assembly.finished:
                 return
             raise
-        for payload in lines.feed(data) if data else lines.rest():
+        for number, payload in enumerate(lines.feed(data) if data else lines.rest(), 1):
+            if number % _FED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # one read can hold thousands of chunks: others run between them
             if not payload:
                 continue
             delta = assembly.feed(payload)
+            if assembly.done:
+                break
             if assembly.began:
                 exchange.heard()
             if delta is not None:
                 if token.reason is not None:
                     token.raise_if_cancelled()
                 yield delta
+        if assembly.finished and not whole:
+            whole = True
+            exchange.wind_down()
         if not data:
             if not assembly.finished:
                 raise UpstreamGarbage("The model's server ended its stream without finishing its answer.")

@@ -23,6 +23,9 @@ from actors.errors import (
 from actors.models.base import ModelRequest
 
 MAX_COUNT = 100_000
+_MAX_PARALLEL = 16
+# A run of spaces is tried once, from its beginning.
+_SEPARATOR = re.compile(r"(?<!\s)(?:\s+and\s+|\s*,\s+)")
 
 INTRODUCTION = (
     "I am Wunder's built-in scripted model: I am not an AI, and I only follow a small script. "
@@ -90,7 +93,7 @@ def _with_results(results: list[dict[str, Any]]) -> Plan:
 def _readable(text: str) -> str:
     try:
         data = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
     if not isinstance(data, dict):
         return text
@@ -113,8 +116,8 @@ def _calculate(match: re.Match[str]) -> Plan:
 
 
 def _parallel(match: re.Match[str]) -> Plan:
-    expressions = re.split(r"\s+and\s+|\s*,\s+", match[1].strip().rstrip("?"))
-    return Plan(calls=tuple(("calculator", {"expression": e.strip()}) for e in expressions[:16] if e.strip()))
+    expressions = _SEPARATOR.split(match[1].strip().rstrip("?"), maxsplit=_MAX_PARALLEL)[:_MAX_PARALLEL]
+    return Plan(calls=tuple(("calculator", {"expression": e.strip()}) for e in expressions if e.strip()))
 
 
 def _time(match: re.Match[str]) -> Plan:
@@ -155,6 +158,7 @@ _RULES = (
     _rule(r"\bcalculate\s+(.+)", _calculate),
     _rule(r"\bfetch\s+(https?://\S+)", _fetch),
     _rule(r"\bsleep\s+(\d+(?:\.\d+)?)", _sleep),
-    _rule(r"\btime\b.*?\b([A-Z][A-Za-z_]+/[A-Za-z_/+\-0-9]*[A-Za-z_0-9]|UTC)\b", _time),
+    # Atomic: without a zone, the other places of "time" are not tried (a question can have thousands).
+    _rule(r"\A(?>.*?\btime\b).*?\b([A-Z][A-Za-z_]+/[A-Za-z_/+\-0-9]*[A-Za-z_0-9]|UTC)\b", _time),
     _rule(r"\bwhat(?:'s|\s+is)?\s+(?:the\s+)?time\b()", _time),
 )

@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from actors.tools.egress_connector import AddressBlocked, GuardedConnector
-from actors.tools.egress_policy import EgressFailed, EgressPolicy, EgressRefused
+from actors.tools.egress_policy import EgressFailed, EgressPolicy, EgressRefused, check_authority
 
 __all__ = ["EgressFailed", "EgressPolicy", "EgressRefused", "GuardedClient", "OutboundResponse"]
 
@@ -135,6 +135,7 @@ class GuardedClient:
 
 def _joined(url: URL, location: str) -> URL:
     try:
+        check_authority(location)
         return url.join(URL(location))
     except ValueError:
         raise EgressRefused("The host redirected to something that is not a URL.") from None

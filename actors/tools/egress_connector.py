@@ -17,6 +17,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from actors.tools.egress_policy import EgressPolicy
+from actors.tools.lookups import LookupResolver
 
 MAX_CONNECTIONS = 100
 
@@ -50,7 +51,7 @@ class GuardedConnector(aiohttp.TCPConnector):
 
     def __init__(self, policy: EgressPolicy, resolver: AbstractResolver | None = None) -> None:
         self._policy = policy
-        self._guarded = GuardedResolver(policy, resolver or aiohttp.ThreadedResolver())
+        self._guarded = GuardedResolver(policy, resolver or LookupResolver())
         super().__init__(
             resolver=self._guarded,
             use_dns_cache=False,

@@ -204,6 +204,15 @@ async def test_control_without_a_guard_the_trap_is_reached(
     assert trap.connections == 1
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://" + "".join(chr(0x4E00 + n) for n in range(4000)) + "/", "https://" + "ü" * 400, "http://" + "a" * 400,
+     "http://u:" + "p" * 400 + "@example.com/"],
+)  # fmt: skip
+async def test_a_host_that_is_too_long_is_not_even_parsed(client: Any, url: str) -> None:
+    assert "host is longer" in await refused(client(resolver=Names()).request("GET", url))
+
+
 # Redirects
 
 
@@ -219,6 +228,14 @@ async def test_redirects_inside_are_refused(client: Any, trap: Site, location: s
     guarded = client(f"127.0.0.1:{trap.port}", resolver=names)
     await refused(guarded.request("GET", f"http://127.0.0.1:{trap.port}/"))
     assert trap.connections == 1
+
+
+@pytest.mark.parametrize("prefix", ["http://", "//", "/\t/", "HTTP:\t//", " https://"])
+async def test_a_redirect_to_a_host_that_is_too_long(client: Any, trap: Site, prefix: str) -> None:
+    host = "".join(chr(0x4E00 + n) for n in range(2500))
+    trap.reply = lambda head: redirect(f"{prefix}{host}/")
+    guarded = client(f"127.0.0.1:{trap.port}", resolver=Names())
+    assert "host is longer" in await refused(guarded.request("GET", f"http://127.0.0.1:{trap.port}/"))
 
 
 async def test_redirects_are_counted(client: Any, trap: Site) -> None:
