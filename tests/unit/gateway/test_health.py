@@ -1,0 +1,135 @@
+"""Readiness and metrics of a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from actors.errors import ServiceUnavailable
+from actors.handles import DirectoryHandle
+from actors.messages import AnyCommand, Describe, Description, Reply
+from gateway.health import Health
+from tests.support.doubles import FakeReach
+from tests.support.manual_clock import ManualClock
+
+
+class Bench:
+    """Health beside a directory with one actor, and a janitor; `gate` holds the directory's answers up."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.reach = FakeReach()
+        self.ready = True
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.reach.answers["directory"] = self._directory
+        self.reach.answers["actor-1"] = lambda _: Description(gauges={"turns_running": 3.0})
+        self.reach.answers["janitor"] = lambda _: Description(gauges={"rows_expired": 5.0})
+        self.connections: Any = _Sized(draining=False, count=lambda kind: 0)
+        self.health = Health(
+            gateway="gateway-1",
+            node_id="node",
+            store=cast(Any, SimpleNamespace(ping=self._ping, statements=dict)),
+            auth=cast(Any, None),
+            clock=self.clock,
+            connections=self.connections,
+            topics=cast(Any, _Sized(subscriptions=0, batches=0, events=0, pages_owner=0, pages_store=0)),
+            hasher=cast(Any, SimpleNamespace(busy=0, queued=0)),
+            directory=DirectoryHandle(self.reach.actor("directory")),
+            reach=self.reach,
+        )
+
+    async def _ping(self) -> None: ...
+
+    async def _directory(self, command: AnyCommand) -> Reply:
+        await self.gate.wait()
+        return Description(gauges={"permits_held": 1.0}, info={"ready": self.ready, "actors": [{"name": "actor-1"}]})
+
+    @property
+    def asked(self) -> int:
+        return len(self.reach.heard("directory", Describe))
+
+    async def metrics(self) -> str:
+        return str((await self.health.prometheus(_request())).body, "utf-8")  # type: ignore[arg-type]
+
+
+class _Sized(SimpleNamespace):
+    def __len__(self) -> int:
+        return 0
+
+
+def _request() -> web.Request:
+    return make_mocked_request("GET", "/metrics")
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    await bench.health.stop()
+
+
+async def test_it_is_ready_when_the_directory_is(bench: Bench) -> None:
+    assert (await bench.health.readyz(_request())).status == 200
+
+
+async def test_it_is_not_ready_while_the_directory_rebuilds(bench: Bench) -> None:
+    bench.ready = False
+    with pytest.raises(ServiceUnavailable, match="not ready: directory"):
+        await bench.health.readyz(_request())
+
+
+async def test_it_is_not_ready_while_it_drains(bench: Bench) -> None:
+    bench.connections.draining = True
+    with pytest.raises(ServiceUnavailable, match="draining"):
+        await bench.health.readyz(_request())
+
+
+async def test_metrics_tell_of_every_process(bench: Bench) -> None:
+    text = await bench.metrics()
+    assert 'wunder_process{number="permits_held",process="directory"} 1.0' in text
+    assert 'wunder_process{number="turns_running",process="actor-1"} 3.0' in text
+    assert 'wunder_process{number="rows_expired",process="janitor"} 5.0' in text
+
+
+async def test_scrapes_at_the_same_time_share_one_gathering(bench: Bench) -> None:
+    bench.gate.clear()
+    scrapes = [asyncio.create_task(bench.metrics()) for _ in range(20)]
+    await asyncio.sleep(0)
+    scrapes[0].cancel()
+    bench.gate.set()
+    texts = await asyncio.gather(*scrapes[1:])
+    assert bench.asked == 1
+    assert len(set(texts)) == 1
+
+
+async def test_processes_are_asked_once_a_second_at_most(bench: Bench) -> None:
+    for _ in range(3):
+        await bench.metrics()
+        bench.clock.advance(0.4)
+    assert bench.asked == 1
+    await bench.metrics()
+    assert bench.asked == 2
+
+
+async def test_a_process_that_has_left_is_left_out(bench: Bench) -> None:
+    await bench.metrics()
+    bench.reach.dead.add("actor-1")
+    bench.clock.advance(1.0)
+    assert "actor-1" not in await bench.metrics()
+
+
+async def test_stopping_ends_a_gathering(bench: Bench) -> None:
+    bench.gate.clear()
+    scrape = asyncio.create_task(bench.metrics())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await bench.health.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await scrape
