@@ -6,10 +6,9 @@ import asyncio
 import signal
 from typing import Any
 
-import aiohttp
-import asyncpg
 import pytest
 
+from tests.faults.looks import actor_of, epoch_of, get, row, signal_process
 from tests.support.facts import eventually
 from tests.support.follower import Follower
 from tests.support.served import API_KEY, Served
@@ -25,30 +24,9 @@ async def bounded() -> Any:
         yield
 
 
-async def get(served: Served, path: str) -> Any:
-    headers = {"X-API-Key": API_KEY}
-    async with aiohttp.ClientSession(headers=headers) as session, session.get(served.url + path) as response:
-        return (await response.json())["data"]
-
-
-async def row(served: Served, query: str, *args: Any) -> Any:
-    connection = await asyncpg.connect(served.storage_url)
-    try:
-        return await connection.fetchval(query, *args)
-    finally:
-        await connection.close()
-
-
 async def stored_answer(served: Served, follower: Follower) -> str:
     data = await get(served, f"/wunder/chat/sessions/{follower.session_id}")
     return str([m["content"] for m in data["messages"] if m["turn_id"] == follower.turn_id][-1])
-
-
-async def actor_of(served: Served, session_id: str) -> int:
-    """The process that owns a session: the one whose owner id the database names."""
-    summary = await get(served, "/wunder/admin/summary")
-    owner = await row(served, "SELECT owner_id FROM sessions WHERE session_id = $1", session_id)
-    return next(int(a["pid"]) for a in summary["actors"].values() if a["owner_id"] == owner)
 
 
 def is_delta(event: dict[str, Any]) -> bool:
@@ -123,15 +101,6 @@ async def test_a_hung_owner_is_taken_over_and_its_late_writes_are_refused(
         refused = await refused_writes(served, pid)
         assert refused > 0, "the fault did not bite: the woken owner wrote nothing"
         assert await late_events(served, follower) == 0
-
-
-def signal_process(served: Served, pid: int, number: signal.Signals) -> None:
-    process = next(p for p in served.processes("SessionActor") if p.pid == pid)
-    process.send_signal(number)
-
-
-async def epoch_of(served: Served, session_id: str) -> int:
-    return int(await row(served, "SELECT epoch FROM sessions WHERE session_id = $1", session_id))
 
 
 async def late_events(served: Served, follower: Follower) -> int:
