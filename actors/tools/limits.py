@@ -79,6 +79,7 @@ class _Cutter:
         return kept.encode("utf-8", "replace").decode()
 
     def _list(self, value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
+        self._left -= 2
         kept: list[Any] = []
         for item in value:
             if self._left <= 0:
@@ -90,6 +91,7 @@ class _Cutter:
         return kept
 
     def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        self._left -= 2
         kept: dict[str, Any] = {}
         for key, item in value.items():
             if self._left <= 0:

@@ -46,14 +46,25 @@ class LookupResolver(AbstractResolver):
             )
         except RuntimeError:
             self._room.release()
-            raise EgressFailed("The service is stopping.") from None
+            raise _stopping() from None
         # Room is made when the look-up has ended (or was dropped before it began), not when nobody waits any more.
         work.add_done_callback(lambda _: self._room.release())
-        return [_result(host, *answer) for answer in await asyncio.wrap_future(work)]
+        try:
+            answers = await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise _stopping() from None
+        return [_result(host, *answer) for answer in answers]
 
     async def close(self) -> None:
         """Look-ups that wait are dropped; one that runs ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _stopping() -> EgressFailed:
+    return EgressFailed("The service is stopping.")
 
 
 def _result(host: str, family: int, _kind: int, protocol: int, _name: str, address: tuple[Any, ...]) -> ResolveResult:

@@ -164,6 +164,13 @@ def test_any_value_is_cut_to_size(value: Any, limit: int) -> None:
         assert len(encoded) <= limit + 30 or not isinstance(value, str)
 
 
+@pytest.mark.parametrize("value", [[[[]] * 1000] * 1000, [{}] * 100_000, {str(n): {} for n in range(100_000)}])
+def test_empty_parts_count_too(value: Any) -> None:
+    cut, truncated = cut_data(value, 4096)
+    assert truncated
+    assert len(msgspec.json.encode(cut)) < 4096 + 400
+
+
 @given(st.text(), st.integers(60, 400))
 def test_text_is_cut_at_a_character(text: str, limit: int) -> None:
     kept, cut = cut_text(text, limit)

@@ -48,14 +48,18 @@ async def test_slow_names_leave_the_shared_threads_alone(slow: Slow, monkeypatch
     shared = ThreadPoolExecutor(1)
     asyncio.get_running_loop().set_default_executor(shared)
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    client = GuardedClient(EgressPolicy(), timeout_s=0.05, max_bytes=1000)
-    asked = [client.request("GET", f"http://slow{n}.example.com/") for n in range(8)]
-    for error in await asyncio.gather(*asked, return_exceptions=True):
-        assert isinstance(error, EgressFailed)
-    assert slow.hosts
-    async with asyncio.timeout(5):
-        assert await asyncio.to_thread(lambda: "free") == "free"
-    await client.close()
+    client = GuardedClient(EgressPolicy(), timeout_s=30, max_bytes=1000)
+    asked = [asyncio.create_task(client.request("GET", f"http://slow{n}.example.com/")) for n in range(8)]
+    try:
+        async with asyncio.timeout(10):
+            await begun(slow, 4)
+            assert await asyncio.to_thread(lambda: "free") == "free"
+    finally:
+        slow.go_on.set()
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await client.close()
 
 
 async def test_more_than_may_wait_fail_at_once(slow: Slow) -> None:
@@ -111,7 +115,7 @@ async def test_closing_drops_what_waits_and_refuses_more(slow: Slow) -> None:
     running, waiting = (asyncio.create_task(resolver.resolve(host)) for host in ("runs", "waits"))
     await begun(slow, 1)
     await resolver.close()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(EgressFailed, match="stopping"):
         await waiting
     with pytest.raises(EgressFailed, match="stopping"):
         await resolver.resolve("late")
