@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Any
 
 import aiohttp
-import pytest
 
 from tests.faults.looks import actor_of, epoch_of, get, row, signal_process
 from tests.support.facts import eventually
@@ -15,18 +13,11 @@ from tests.support.follower import Follower
 from tests.support.postgres import PostgresServer
 from tests.support.served import API_KEY, Kind, Served
 
-TIMEOUT_S = 150.0
 EXPIRED = """
     INSERT INTO tokens (token_hash, user_id, created_us, expires_us)
     SELECT 'old', user_id, 1, 1 FROM users WHERE username = 'admin'
 """
 PROBE = aiohttp.ClientTimeout(total=3.0)
-
-
-@pytest.fixture(autouse=True)
-async def bounded() -> Any:
-    async with asyncio.timeout(TIMEOUT_S):
-        yield
 
 
 async def readiness(served: Served) -> int:
@@ -45,13 +36,19 @@ async def ready(served: Served) -> None:
     await eventually(answered, "the service is ready", timeout_s=60)
 
 
+async def answers(served: Served, user_id: str) -> None:
+    async with asyncio.timeout(60), Follower(served.url, API_KEY, user_id) as follower:
+        await follower.start("count to 5")
+        assert await follower.finish() == "succeeded"
+
+
 def replaced(served: Served, kind: Kind, old: int) -> bool:
     pids = [process.pid for process in served.processes(kind)]
     return bool(pids) and old not in pids
 
 
 async def test_after_the_janitor_was_killed_hung_owners_are_taken_over_and_rows_expire(served: Served) -> None:
-    async with Follower(served.url, API_KEY, "without-janitor") as follower:
+    async with asyncio.timeout(30), Follower(served.url, API_KEY, "without-janitor") as follower:
         await follower.start("count to 300")
         await follower.until(lambda event: event["event"] == "llm_output_delta")
     pid, before = await actor_of(served, follower.session_id), await epoch_of(served, follower.session_id)
@@ -91,9 +88,7 @@ async def test_a_directory_that_came_back_without_a_database_starts_when_there_i
         await asyncio.to_thread(postgres.start)
     await ready(served)
     assert len(served.processes("Directory")) == 1
-    async with Follower(served.url, API_KEY, "after-outage") as follower:
-        await follower.start("count to 5")
-        assert await follower.finish() == "succeeded"
+    await answers(served, "after-outage")
 
 
 async def test_a_directory_and_a_gateway_that_hang_are_replaced(served: Served) -> None:
@@ -104,6 +99,4 @@ async def test_a_directory_and_a_gateway_that_hang_are_replaced(served: Served) 
     for kind, process in hung.items():
         await eventually(lambda k=kind, p=process: replaced(served, k, p.pid), f"another {kind}", timeout_s=60)
     await ready(served)
-    async with Follower(served.url, API_KEY, "after-hang") as follower:
-        await follower.start("count to 5")
-        assert await follower.finish() == "succeeded"
+    await answers(served, "after-hang")
