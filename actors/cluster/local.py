@@ -42,6 +42,7 @@ def start_local(*, dashboard_port: int | None, cpus: int | None = None) -> str:
 
 def _start(dashboard_port: int | None, cpus: int | None) -> str:
     context = ray.init(
+        address="local",  # else Ray joins a cluster that somebody has started on this machine
         num_cpus=cpus,
         namespace=NAMESPACE,
         object_store_memory=_OBJECT_STORE_BYTES,
