@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import socket
+import struct
+import termios
 from collections import Counter
 from typing import Protocol
 
@@ -106,3 +110,15 @@ def bound_send_buffer(request: web.Request, size: int) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+
+def unread_bytes(transport: asyncio.Transport | None) -> int:
+    """What was written and the other side has not acknowledged: in the transport and in the kernel."""
+    if transport is None:
+        return 0
+    sock = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError, ValueError):
+        if sock is not None and sock.fileno() >= 0:
+            answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+            return transport.get_write_buffer_size() + int(struct.unpack("i", answer)[0])
+    return transport.get_write_buffer_size()

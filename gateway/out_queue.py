@@ -10,11 +10,17 @@ class OutQueue:
     """Frames in order, bounded in bytes.
 
     Nothing waits to put: a subscription looks at `full` first and falls back to catching up, so that at most a page
-    per subscription lies above the bound. `stalled_s` tells how long a socket has taken nothing.
+    per subscription lies above the bound. `stalled_s` tells how long the other side has taken nothing: `unread()`
+    says how many of the bytes sent are still on our side of the network, so one byte less of them is progress.
     """
 
-    def __init__(self, max_bytes: int, monotonic_s: Callable[[], float]) -> None:
+    def __init__(
+        self, max_bytes: int, monotonic_s: Callable[[], float], *, unread: Callable[[], int] = lambda: 0
+    ) -> None:
         self._max_bytes = max_bytes
+        self._unread = unread
+        self._sent = 0
+        self._seen = 0
         self._monotonic_s = monotonic_s
         self._frames: list[bytes] = []
         self._bytes = 0
@@ -35,8 +41,8 @@ class OutQueue:
         return self._bytes + self._writing
 
     def put(self, frame: bytes) -> None:
-        """Queue a frame; never waits. After `close` frames go nowhere."""
-        if self.closed:
+        """Queue a frame; never waits. After `finish` or `close` frames go nowhere."""
+        if self.closed or self._finishing:
             return
         if not self._frames and not self._writing:
             self._progress_s = self._monotonic_s()
@@ -59,16 +65,31 @@ class OutQueue:
         self._writing, self._bytes = self._bytes, 0
         return frames
 
-    def written(self) -> None:
-        """The frames last taken are with the kernel."""
-        self._writing = 0
+    def sending(self, size: int) -> None:
+        """So many bytes of the frames last taken go out now; `written` reports them done."""
+        self._sent += size
+
+    def written(self, size: int | None = None) -> None:
+        """So many bytes of the frames last taken are with the kernel; without a number all of them."""
+        size = self._writing if size is None else size
+        self._writing -= size
         self._progress_s = self._monotonic_s()
-        if self._bytes * 2 < self._max_bytes:
+        if (self._bytes + self._writing) * 2 < self._max_bytes:
             self._room.set()
 
+    @property
+    def arrived(self) -> int:
+        """How many of the bytes sent have left our side; grows as long as the reader takes any."""
+        return self._sent - self._unread()
+
     def stalled_s(self) -> float:
-        """How long frames have been waiting without any being taken by the socket."""
-        return self._monotonic_s() - self._progress_s if self._frames or self._writing else 0.0
+        """How long frames have been waiting without the reader taking a byte."""
+        if not self._frames and not self._writing:
+            return 0.0
+        if (arrived := self.arrived) > self._seen:
+            self._seen = arrived
+            self._progress_s = self._monotonic_s()
+        return self._monotonic_s() - self._progress_s
 
     def finish(self) -> None:
         """No more frames come; the writer ends when it has written what is queued."""

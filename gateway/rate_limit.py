@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from actors.clock import Clock
@@ -54,6 +55,32 @@ class RecentMap(Generic[K, V]):
 
     def _is_old(self, written_s: float) -> bool:
         return self._clock.monotonic_s() - written_s >= self._keep_s
+
+
+class Pace:
+    """One sender's bucket: `take` says how far beyond its pace it is, also counting what was refused.
+
+    Zero is within the pace; the debt is in parts of the burst: at 1 a whole burst was sent in vain.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float], *, rate_per_minute: float, burst: int) -> None:
+        self._monotonic_s = monotonic_s
+        self._rate_per_s = rate_per_minute / 60
+        self._burst = float(burst)
+        self._level = float(burst)
+        self._at_s = monotonic_s()
+
+    def take(self) -> float:
+        """Count one message; the debt after it."""
+        now_s = self._monotonic_s()
+        self._level = min(self._burst, self._level + (now_s - self._at_s) * self._rate_per_s) - 1
+        self._at_s = now_s
+        return max(0.0, -self._level) / self._burst
+
+    @property
+    def wait_s(self) -> float:
+        """How long until there is no debt."""
+        return max(0.0, -self._level) / self._rate_per_s
 
 
 class TokenBuckets:

@@ -44,6 +44,8 @@ class GatewaySettings(Section, frozen=True):
     max_connections: Count = 20_000
     max_connections_per_user: Count = 5_000
     max_subscriptions_per_connection: Count = 256
+    messages_per_minute: Annotated[float, Meta(gt=0)] = 6000.0
+    message_burst: Count = 2000
     connection_queue_bytes: Annotated[int, Meta(ge=16_384)] = 262_144
     socket_send_buffer_bytes: Annotated[int, Meta(ge=4096)] = 131_072
     topic_buffer_bytes: Annotated[int, Meta(ge=4096)] = 262_144

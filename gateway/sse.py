@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from actors.clock import Clock
 from actors.errors import WunderError
 from actors.messages import Event
 from gateway.auth import Principal
-from gateway.connections import Connections, bound_send_buffer
+from gateway.connections import Connections, bound_send_buffer, unread_bytes
 from gateway.http_common import TRACE_ID, error_object
 from gateway.out_queue import OutQueue
 from gateway.protocol import CloseCode, sse_event
@@ -47,7 +46,9 @@ class EventStream:
         self._settings = settings
         self._clock = clock
         self._code: int | None = None
-        self._queue = OutQueue(settings.connection_queue_bytes, clock.monotonic_s)
+        self._queue = OutQueue(
+            settings.connection_queue_bytes, clock.monotonic_s, unread=lambda: unread_bytes(request.transport)
+        )
 
     def close(self, code: int, reason: str) -> None:
         """End the response; the client comes back by itself (`retry:`) unless its token ended or it was too slow."""
@@ -82,8 +83,7 @@ class EventStream:
                 self._queue.put(sse_event(event))
             subscription.start()
             await self._write(response)
-            with contextlib.suppress(ConnectionError):
-                await response.write_eof()
+            await self._end(response)
         except (ConnectionError, asyncio.CancelledError):
             # The reader left. The turn goes on: closing a stream never cancels it.
             if asyncio.current_task() is not None and self._request.transport is not None:
@@ -103,8 +103,20 @@ class EventStream:
                 frames = [_HEARTBEAT]
             if not frames:
                 return
-            await response.write(b"".join(frames))
+            data = b"".join(frames)
+            self._queue.sending(len(data))
+            await response.write(data)
             self._queue.written()
+
+    async def _end(self, response: web.StreamResponse) -> None:
+        """The last bytes; a reader that does not take them has no close to wait for."""
+        try:
+            async with asyncio.timeout(self._settings.slow_client_timeout_s):
+                await response.write_eof()
+        except ConnectionError:
+            return
+        except TimeoutError:
+            self.close(CloseCode.TOO_SLOW, "too slow")
 
     def _ended(self, error: WunderError | None) -> None:
         if error is not None:

@@ -1,6 +1,7 @@
 """One WebSocket: many requests, told apart by `request_id`.
 
 reading: frame ─► ClientFrame ─► a handler in a task of its own (a slow one does not hold up the others)
+         only while the OutQueue has room: who does not read its answers is not asked for more
 writing: subscriptions ─► OutQueue ─► one writer; it never holds up a subscription
 
 OPEN ──close()──► CLOSING (what is queued is written, then the close frame) ──► CLOSED
@@ -9,6 +10,7 @@ OPEN ──close()──► CLOSING (what is queued is written, then the close f
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 
 import msgspec
@@ -18,12 +20,13 @@ from actors.clock import Clock, isoformat
 from actors.errors import InvalidRequest, WunderError
 from actors.logs import log
 from gateway.auth import Principal
-from gateway.connections import bound_send_buffer
+from gateway.connections import bound_send_buffer, unread_bytes
 from gateway.credentials import SUBPROTOCOL
 from gateway.errors import RateLimited
 from gateway.http_common import decode_json, error_object
 from gateway.out_queue import OutQueue
 from gateway.protocol import PROTOCOL_VERSION, ClientFrame, CloseCode, frame
+from gateway.rate_limit import Pace
 from gateway.requests import Requests
 from gateway.settings import GatewaySettings
 
@@ -37,6 +40,21 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+class _Socket(web.WebSocketResponse):
+    """Takes a reader that still takes bytes for alive: our ping is behind what it has not read yet."""
+
+    arrived: Callable[[], int] = staticmethod(lambda: 0)
+    _arrived_before = 0
+
+    def _pong_not_received(self) -> None:
+        arrived = self.arrived()
+        if arrived > self._arrived_before:
+            self._arrived_before = arrived
+            self._reset_heartbeat()
+        else:
+            super()._pong_not_received()
 
 
 class WebSocketConnection:
@@ -54,7 +72,7 @@ class WebSocketConnection:
         self._close_code: int = CloseCode.GOING_AWAY
         self._close_reason = ""
         self._handlers: set[asyncio.Task[None]] = set()
-        self._socket = web.WebSocketResponse(
+        self._socket = _Socket(
             heartbeat=settings.heartbeat_s,
             max_msg_size=settings.max_message_bytes,
             compress=False,
@@ -62,21 +80,24 @@ class WebSocketConnection:
             autoping=True,
             timeout=_CLOSE_TIMEOUT_S,
         )
-        self.queue = OutQueue(settings.connection_queue_bytes, clock.monotonic_s)
-        self._reader: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self.queue = OutQueue(
+            settings.connection_queue_bytes, clock.monotonic_s, unread=lambda: unread_bytes(self._transport)
+        )
+        self._socket.arrived = lambda: self.queue.arrived
+        self._pace = Pace(clock.monotonic_s, rate_per_minute=settings.messages_per_minute, burst=settings.message_burst)
 
     def close(self, code: int, reason: str) -> None:
         """Write what is queued, then close with this code (a reader that is too slow is cut off)."""
-        if self._state is not State.OPEN:
-            return
-        self._state = State.CLOSING
-        self._close_code, self._close_reason = code, reason
-        if code == CloseCode.TOO_SLOW:
-            self.queue.close()
+        if self._state is not State.CLOSED and code == CloseCode.TOO_SLOW:
+            self.queue.close()  # whatever else it was being closed for: it does not take that either
             if self._transport is not None:
                 self._transport.abort()
-        self.queue.finish()
+        if self._state is State.OPEN:
+            self._state = State.CLOSING
+            self._close_code, self._close_reason = code, reason
+            self.queue.finish()
 
     def stalled_s(self) -> float:
         return self.queue.stalled_s()
@@ -112,8 +133,9 @@ class WebSocketConnection:
                 if not frames:
                     break
                 for data in frames:
+                    self.queue.sending(len(data))
                     await self._socket.send_frame(data, WSMsgType.TEXT)
-                self.queue.written()
+                    self.queue.written(len(data))
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self._socket.close(code=self._close_code, message=self._close_reason.encode(), drain=False)
         except (ConnectionError, TimeoutError):
@@ -123,20 +145,27 @@ class WebSocketConnection:
     async def _read(self, requests: Requests) -> None:
         try:
             async for message in self._socket:
-                if message.type is WSMsgType.TEXT:
-                    self._receive(message.data, requests)
+                debt = self._pace.take()
+                if debt >= 1:
+                    self.close(CloseCode.POLICY, "too many messages")
+                elif message.type is WSMsgType.TEXT:
+                    self._receive(message.data, requests, too_fast=debt > 0)
                 elif message.type is WSMsgType.BINARY:
-                    self.send_error(InvalidRequest("expected a text frame with JSON, got a binary frame"), None)
+                    wrong = InvalidRequest("expected a text frame with JSON, got a binary frame")
+                    self.send_error(self._too_fast() if debt else wrong, None)
+                await self.queue.writable()
         finally:
             self.queue.finish()
 
-    def _receive(self, text: str, requests: Requests) -> None:
+    def _receive(self, text: str, requests: Requests, *, too_fast: bool) -> None:
         if self._state is not State.OPEN:
             return
         request_id: str | None = None
         try:
             received = decode_frame(text)
             request_id = received.request_id
+            if too_fast:
+                raise self._too_fast()
             if len(self._handlers) >= self._settings.max_subscriptions_per_connection:
                 raise RateLimited("too many requests at once on this connection")
             handler = requests.handler(received)
@@ -146,6 +175,9 @@ class WebSocketConnection:
         task = asyncio.create_task(self._handle(handler, request_id), name=f"ws-{received.type}")
         self._handlers.add(task)
         task.add_done_callback(self._handlers.discard)
+
+    def _too_fast(self) -> RateLimited:
+        return RateLimited("too many messages on this connection", retry_after_s=self._pace.wait_s)
 
     async def _handle(self, handler: object, request_id: str | None) -> None:
         try:

@@ -59,3 +59,26 @@ async def test_a_draining_gateway(tmp_path: Path) -> None:
 
 def watch(session_id: str, number: int) -> dict[str, Any]:
     return {"type": "watch", "request_id": str(number), "payload": {"session_id": session_id}}
+
+
+async def test_too_many_messages_on_a_connection(tmp_path: Path) -> None:
+    limits = {"messages_per_minute": 0.01, "message_burst": 3}
+    async with running_world(tmp_path, gateway=limits) as world, world.socket() as socket:
+        for number in range(6):
+            await socket.send_json({"type": "ping", "request_id": str(number)})
+            answer = await socket.receive_json()
+            assert answer["request_id"] == str(number)
+            assert answer["payload"].get("code") == (None if number < 3 else "RATE_LIMITED")
+        await socket.send_json({"type": "ping"})
+        closed = await socket.receive()
+        assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, CloseCode.POLICY)
+
+
+async def test_binary_frames_count_as_messages(tmp_path: Path) -> None:
+    limits = {"messages_per_minute": 0.01, "message_burst": 2}
+    async with running_world(tmp_path, gateway=limits) as world, world.socket() as socket:
+        for _ in range(5):
+            await socket.send_bytes(b"x")
+        codes = [(await socket.receive_json())["payload"]["code"] for _ in range(4)]
+        assert codes == ["INVALID_REQUEST"] * 2 + ["RATE_LIMITED"] * 2
+        assert (await socket.receive()).data == CloseCode.POLICY

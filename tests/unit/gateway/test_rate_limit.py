@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.rate_limit import RecentMap, TokenBuckets
+from gateway.rate_limit import Pace, RecentMap, TokenBuckets
 from tests.support.manual_clock import ManualClock
 
 
@@ -45,6 +45,17 @@ def test_memory_is_bounded_however_many_keys_come(clock: ManualClock) -> None:
     assert len(buckets) == 50
     assert buckets.level("network 9999") < 5
     assert buckets.level("network 0") == 5
+
+
+def test_a_pace_counts_what_is_sent_in_vain(clock: ManualClock) -> None:
+    pace = Pace(clock.monotonic_s, rate_per_minute=60, burst=4)
+    assert [pace.take() for _ in range(4)] == [0, 0, 0, 0]
+    assert [pace.take() for _ in range(2)] == [0.25, 0.5]
+    assert pace.wait_s == pytest.approx(2)
+    clock.advance(2)
+    assert pace.take() == 0.25
+    clock.advance(3600)
+    assert [pace.take() > 0 for _ in range(5)] == [False] * 4 + [True]
 
 
 def test_a_recent_map_forgets_what_is_old(clock: ManualClock) -> None:
