@@ -16,22 +16,19 @@ import msgspec
 from actors.background import Background
 from actors.clock import Clock
 from actors.errors import ServiceUnavailable, WunderError
-from actors.handles import CALL_TIMEOUT_S, Reach, tell
+from actors.handles import Reach, tell
 from actors.logs import log
 from actors.loop import Loop
 from actors.messages import (
-    Acquire,
     Describe,
     Description,
     Done,
-    Grant,
     Locate,
     Location,
     Passivated,
-    Permit,
+    PermitCalls,
     RegisterActor,
     RegisterGateway,
-    Release,
     Reply,
     Report,
     Sweep,
@@ -40,18 +37,18 @@ from actors.messages import (
     encode,
     to_failed,
 )
-from actors.permits import Holder, Permits
+from actors.permit_desk import PermitDesk
 from actors.placement import ActorInfo, Node, Placement
 from actors.settings import ActorSettings
-from storage.records import OwnerId, SessionId
+from storage.records import OwnerId
 from storage.store import AsyncStorageBackend
 
 JANITOR = "janitor"
-_UNKNOWN_ACTOR = "?"
 _REBUILD_REPORT_S = 2.0
 _REBUILD_PAUSE_S = 0.5
 _START_TIMEOUT_S = 30.0
-_START_RETRY_S = 0.2
+_OWN_ACTOR_WAIT_S = 3.0
+"""How long a session waits for an actor of its own to start; then it shares one."""
 
 
 class Launcher(Protocol):
@@ -89,23 +86,17 @@ class Directory:
         self._clock = clock
         self._reach = reach
         self._launcher = launcher
-        self._permits = Permits(
-            max_active=sessions.max_active,
-            max_active_per_user=sessions.max_active_per_user,
-            max_waiting=settings.agent_queue.max_queued,
-            max_waiting_per_user=settings.agent_queue.max_queued_per_user,
-        )
         self._placement = Placement(
             budget=sessions.max_actors_per_node, spare=sessions.spare_actors, monotonic_s=clock.monotonic_s
         )
         self._gateways: dict[str, GatewayInfo] = {}
         self._dead_owners: set[OwnerId] = set()
         self._watched: set[str] = set()
-        self._unclaimed: dict[SessionId, float] = {}
         self._ready = asyncio.Event()
         self._changed = asyncio.Condition()
         self._choosing = 0
         self._background = Background()
+        self.desk = PermitDesk(settings, clock, reach, self._background, self._watch)
         self._upkeep = Loop("directory-upkeep", self._keep, interval_s=2.0)
 
     async def start(self) -> None:
@@ -135,12 +126,9 @@ class Directory:
             case Locate():
                 await self._until_ready()
                 return Location(actor=await self._locate(command))
-            case Acquire():
+            case PermitCalls():
                 await self._until_ready()
-                return self._acquire(command)
-            case Release():
-                self._release(command)
-                self._grant()
+                return await self.desk.answer(command)
             case Passivated():
                 for session_id in command.session_ids:
                     self._placement.forget(session_id, command.actor)
@@ -177,18 +165,22 @@ class Directory:
         """An actor for a session: an empty one while the budget allows, then the least loaded."""
         self._choosing += 1
         try:
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                while True:
-                    chosen = self._placement.choose(avoid)
-                    if chosen is not None:
-                        return chosen
-                    self._start_wanted()
-                    async with self._changed:
-                        await self._changed.wait()
-        except TimeoutError:
-            raise ServiceUnavailable("no session actor is ready", retry_after_s=2.0) from None
+            for share, patience_s in ((False, min(_OWN_ACTOR_WAIT_S, _START_TIMEOUT_S)), (True, _START_TIMEOUT_S)):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s):
+                        return await self._choose_once(avoid, share)
+            raise ServiceUnavailable("no session actor is ready", retry_after_s=2.0)
         finally:
             self._choosing -= 1
+
+    async def _choose_once(self, avoid: str | None, share: bool) -> ActorInfo:
+        while True:
+            chosen = self._placement.choose(avoid, share=share)
+            if chosen is not None:
+                return chosen
+            self._start_wanted()
+            async with self._changed:
+                await self._changed.wait()
 
     def _start_wanted(self) -> None:
         for node_id in self._placement.wanted(demand=self._choosing):
@@ -196,32 +188,31 @@ class Directory:
             self._background.start(self._start_actor(node_id), f"start-actor-{node_id}")
 
     async def _start_actor(self, node_id: str) -> None:
+        pause_s = None
         try:
             await self._launcher.start_actor(node_id)
         except WunderError as error:
             log.warning("actor_start_failed", node=node_id, message=error.message)
-            await asyncio.sleep(_START_RETRY_S)
+            pause_s = self._placement.start_failed(node_id)
         finally:
             self._placement.starting[node_id] -= 1
+            await self._notify()
+        if pause_s is not None:
+            await asyncio.sleep(pause_s)
             await self._notify()
 
     async def _register_actor(self, command: RegisterActor) -> None:
         new, former = self._placement.register(command)
         if former is not None:
             # The same process came back under a new owner id: its old sessions are gone from it.
-            self._actor_lost(command.actor)
-        for session_id, user_id in command.held:
-            self._permits.hold(session_id, Holder(user_id, command.actor))
-        for session_id, user_id in command.waiting:
-            if session_id not in self._permits.held:
-                self._permits.wait(session_id, Holder(user_id, command.actor))
-        self._reclaim(command)
+            self.desk.actor_lost(command.actor)
+        self.desk.register(command)
         if new:
             log.info("actor_registered", actor=command.actor, node=command.node_id)
         self._watch(command.actor)
         await self._notify()
         if self._ready.is_set():
-            self._grant()
+            self.desk.grant()
 
     def _watch(self, actor: str) -> None:
         if actor not in self._watched:
@@ -237,15 +228,10 @@ class Directory:
         log.warning("actor_gone", actor=actor, sessions=len(info.sessions) if info else 0)
         if info is not None:
             self._dead_owners.add(info.owner_id)
-        self._actor_lost(actor)
+        self.desk.actor_lost(actor)
         await self._bury()
         self._start_wanted()
-        self._grant()
-
-    def _actor_lost(self, actor: str) -> None:
-        held, waiting = self._permits.of_actor(actor)
-        for session_id in (*held, *waiting):
-            self._drop(session_id, actor)
+        self.desk.grant()
 
     async def _bury(self) -> None:
         """End the leases of owners that are known to be dead, so that their sessions can be opened at once."""
@@ -258,54 +244,11 @@ class Directory:
             with contextlib.suppress(WunderError):
                 await tell(self._reach.actor(JANITOR), Sweep(), timeout_s=5.0)
 
-    # -- permits -------------------------------------------------------------------------------------------------
-
-    def _acquire(self, command: Acquire) -> Permit:
-        holder = Holder(command.user_id, command.actor)
-        self._unclaimed.pop(command.session_id, None)
-        self._watch(command.actor)
-        if self._permits.acquire(command.session_id, holder):
-            return Permit(granted=True)
-        reason = self._permits.refusal(command.user_id)
-        position = self._permits.wait(command.session_id, holder) if command.wait else None
-        if position is None:
-            return Permit(granted=False, reason=reason if not command.wait else "queue_full")
-        return Permit(granted=False, waiting=True, position=position, reason=reason)
-
-    def _release(self, command: Release) -> None:
-        """Also a permit that was rebuilt from the database before its actor could report it."""
-        self._drop(command.session_id, command.actor)
-        self._permits.release(command.session_id, _UNKNOWN_ACTOR)
-
-    def _drop(self, session_id: SessionId, actor: str) -> None:
-        self._unclaimed.pop(session_id, None)
-        self._permits.leave(session_id)
-        self._permits.release(session_id, actor)
-
-    def _reclaim(self, report: RegisterActor) -> None:
-        """Give back what the actor does not know of for longer than a call can be under way: its release was lost."""
-        now_s = self._clock.monotonic_s()
-        claimed = {session_id for session_id, _ in (*report.held, *report.waiting)}
-        held, waiting = self._permits.of_actor(report.actor)
-        for session_id in (*held, *waiting):
-            if session_id in claimed:
-                self._unclaimed.pop(session_id, None)
-            elif now_s - self._unclaimed.setdefault(session_id, now_s) > CALL_TIMEOUT_S:
-                log.warning("permit_reclaimed", session=session_id, actor=report.actor)
-                self._drop(session_id, report.actor)
-
-    def _grant(self) -> None:
-        for session_id, holder in self._permits.grantable():
-            self._background.start(self._tell(holder.actor, Grant(session_id=session_id)), "grant")
-
-    async def _tell(self, actor: str, command: Grant | TokenEnded) -> None:
+    async def _tell(self, gateway: str, command: TokenEnded) -> None:
         try:
-            await tell(self._reach.actor(actor), command, timeout_s=10.0)
+            await tell(self._reach.actor(gateway), command, timeout_s=10.0)
         except WunderError as error:
-            log.warning("tell_failed", actor=actor, message=error.message)
-            if isinstance(command, Grant):
-                self._permits.release(command.session_id, actor)
-                self._grant()
+            log.warning("tell_failed", gateway=gateway, message=error.message)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -318,35 +261,22 @@ class Directory:
             except Exception as error:
                 log.exception("rebuild_failed", error)
                 await asyncio.sleep(_REBUILD_PAUSE_S)
-        log.info("directory_ready", actors=len(self._placement.actors), permits=len(self._permits.held))
+        log.info("directory_ready", actors=len(self._placement.actors), permits=len(self.desk.permits.held))
         self._upkeep.start()
         self._start_wanted()
-        self._grant()
+        self.desk.grant()
 
     async def _learn(self) -> None:
         names = await self._launcher.actors()
         reports = [tell(self._reach.actor(n), Report(), timeout_s=_REBUILD_REPORT_S) for n in names]
         await asyncio.gather(*reports, return_exceptions=True)
-        for _, session_id, user_id, _ in await self._store.running_tasks():
-            if session_id not in self._permits.held:
-                self._permits.hold(session_id, Holder(user_id, _UNKNOWN_ACTOR))
+        await self.desk.count_running(self._store)
 
     async def _keep(self) -> None:
         self._placement.nodes = {node.node_id: node for node in await self._launcher.nodes()}
         await self._bury()
         self._start_wanted()
-        await self._settle_unknown()
-
-    async def _settle_unknown(self) -> None:
-        """A permit that only the database named after a restart ends with its turn, if no actor has taken it over."""
-        unknown, _ = self._permits.of_actor(_UNKNOWN_ACTOR)
-        if not unknown:
-            return
-        running = {session_id for _, session_id, _, _ in await self._store.running_tasks()}
-        for session_id in unknown:
-            if session_id not in running:
-                self._permits.release(session_id, _UNKNOWN_ACTOR)
-        self._grant()
+        await self.desk.keep(self._store)
 
     def _register_gateway(self, command: RegisterGateway) -> None:
         if command.gateway not in self._gateways:
@@ -368,8 +298,8 @@ class Directory:
         placement = self._placement
         return Description(
             gauges={
-                "permits_held": len(self._permits.held),
-                "permits_waiting": len(self._permits.waiting),
+                "permits_held": len(self.desk.permits.held),
+                "permits_waiting": self.desk.permits.waiters,
                 "sessions_located": len(placement.locations),
                 "session_actors": len(placement.actors),
             },

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from actors.errors import ServiceUnavailable
+from actors.errors import ServiceUnavailable, WunderError
 from actors.messages import (
     Acquire,
     Command,
@@ -14,6 +14,8 @@ from actors.messages import (
     Location,
     Passivated,
     Permit,
+    PermitAnswers,
+    PermitCalls,
     RegisterActor,
     RegisterGateway,
     Release,
@@ -67,11 +69,56 @@ async def _answer(call: Call, command: Command, timeout_s: float) -> bytes:
         ) from None
 
 
+class PermitLine:
+    """Permit calls of one process to the directory, in order: what gathers while a call is under way is the next one.
+
+    So the directory hears a session's release and its next request in that order, and under load one call serves many.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._waiting: list[tuple[Acquire | Release, asyncio.Future[Permit | None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def ask(self, command: Acquire | Release) -> Permit | None:
+        """The directory's answer; `ServiceUnavailable` if there is none."""
+        future: asyncio.Future[Permit | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._send(), name="permit-line")
+        return await future
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                gathered, self._waiting = self._waiting, []
+                command = PermitCalls(calls=tuple(command for command, _ in gathered))
+                try:
+                    answers = (await ask(self._call, command, PermitAnswers)).permits
+                except WunderError as error:
+                    self._fail(gathered, error)
+                    continue
+                for (_, future), answer in zip(gathered, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)
+        finally:
+            self._task = None
+            self._fail(self._waiting, ServiceUnavailable("the process stops"))
+
+    @staticmethod
+    def _fail(gathered: list[tuple[Acquire | Release, asyncio.Future[Permit | None]]], error: WunderError) -> None:
+        for _, future in gathered:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whoever waited may have left
+
+
 class DirectoryHandle:
     """The directory, typed."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self._permits = PermitLine(call)
 
     async def locate(
         self,
@@ -86,11 +133,13 @@ class DirectoryHandle:
         return (await ask(self.call, command, Location)).actor
 
     async def acquire(self, session_id: SessionId, user_id: UserId, actor: str, *, wait: bool) -> Permit:
-        command = Acquire(session_id=session_id, user_id=user_id, actor=actor, wait=wait)
-        return await ask(self.call, command, Permit)
+        permit = await self._permits.ask(Acquire(session_id=session_id, user_id=user_id, actor=actor, wait=wait))
+        if permit is None:
+            raise TypeError("expected a Permit, got None")
+        return permit
 
     async def release(self, session_id: SessionId, actor: str) -> None:
-        await tell(self.call, Release(session_id=session_id, actor=actor))
+        await self._permits.ask(Release(session_id=session_id, actor=actor))
 
     async def passivated(self, actor: str, session_ids: tuple[SessionId, ...]) -> None:
         await tell(self.call, Passivated(actor=actor, session_ids=session_ids))

@@ -147,7 +147,7 @@ class RegisterActor(Command, tag="register", frozen=True):
 
 
 class Acquire(Command, tag="acquire", frozen=True):
-    """A permit for one session to run turns. With `wait` a refusal becomes a place in the queue."""
+    """A permit for one session to run turns (in `PermitCalls`). With `wait` a refusal becomes a place in the queue."""
 
     session_id: SessionId
     user_id: UserId
@@ -156,10 +156,20 @@ class Acquire(Command, tag="acquire", frozen=True):
 
 
 class Release(Command, tag="release", frozen=True):
-    """This session has nothing to run (also leaves the queue)."""
+    """This session has nothing to run (also leaves the queue; in `PermitCalls`)."""
 
     session_id: SessionId
     actor: str
+
+
+class PermitCalls(Command, tag="permits", frozen=True):
+    """What gathered while the last call was under way: one call to the directory, worked off in this order."""
+
+    calls: tuple[Acquire | Release, ...]
+
+
+class ReturnPermits(Command, tag="return_permits", frozen=True):
+    """Others wait for permits: give back those of idle sessions, and keep none for a while."""
 
 
 class Passivated(Command, tag="passivated", frozen=True):
@@ -274,13 +284,25 @@ class Location(Reply, tag="location", frozen=True):
     actor: str
 
 
-class Permit(Reply, tag="permit", frozen=True):
+class Permit(msgspec.Struct, frozen=True, kw_only=True):
     """Held now, or waiting at `position`, or refused for `reason` (neither)."""
 
     granted: bool
     waiting: bool = False
     position: int = 0
     reason: str | None = None
+
+
+class PermitAnswers(Reply, tag="permits", frozen=True):
+    """The answer to each `Acquire`, None for each `Release`."""
+
+    permits: tuple[Permit | None, ...]
+
+
+class Returned(Reply, tag="returned", frozen=True):
+    """Sessions that do not hold a permit any more."""
+
+    session_ids: tuple[SessionId, ...]
 
 
 class Description(Reply, tag="description", frozen=True):
@@ -303,8 +325,8 @@ AnyCommand = (
     | Drain
     | Locate
     | RegisterActor
-    | Acquire
-    | Release
+    | PermitCalls
+    | ReturnPermits
     | Passivated
     | RegisterGateway
     | TokenEnded
@@ -312,7 +334,9 @@ AnyCommand = (
     | Report
     | Sweep
 )
-AnyReply = Done | Failed | Submitted | CancelReceipt | Following | Buffered | Location | Permit | Description
+AnyReply = (
+    Done | Failed | Submitted | CancelReceipt | Following | Buffered | Location | PermitAnswers | Returned | Description
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

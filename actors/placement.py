@@ -13,6 +13,8 @@ _RECENT_S = 20.0
 """A session that was placed this recently may not be open yet, so a report without it does not count."""
 
 ACTORS_PER_CPU = 2
+_FIRST_PAUSE_S = 0.2
+_MAX_PAUSE_S = 60.0
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -44,6 +46,7 @@ class Placement:
         self.actors: dict[str, ActorInfo] = {}
         self.starting: dict[str, int] = {}
         self.locations: dict[SessionId, str] = {}
+        self._failed: dict[str, tuple[int, float]] = {}
 
     def register(self, command: RegisterActor) -> tuple[bool, OwnerId | None]:
         """Record what an actor says of itself; whether it is new, and its former owner id if that changed."""
@@ -52,6 +55,7 @@ class Placement:
         former = info.owner_id if info is not None and info.owner_id != command.owner_id else None
         if info is None:
             info = self.actors[command.actor] = ActorInfo(command.actor, command.node_id, command.owner_id)
+            self._failed.pop(command.node_id, None)
         if former is not None:
             self._clear(info)
         info.owner_id = command.owner_id
@@ -97,15 +101,22 @@ class Placement:
     def by_owner(self, owner_id: OwnerId) -> ActorInfo | None:
         return next((a for a in self.actors.values() if a.owner_id == owner_id), None)
 
-    def choose(self, avoid: str | None) -> ActorInfo | None:
-        """The least loaded actor; None while an empty one can still be started instead of sharing."""
+    def choose(self, avoid: str | None, *, share: bool = False) -> ActorInfo | None:
+        """The least loaded actor; None while an empty one can still be started, unless the session shall `share`."""
         usable = [a for a in self.actors.values() if a.name != avoid and not a.suspect and a.node_id in self.nodes]
         if not usable:
             return None
         chosen = min(usable, key=lambda a: len(a.sessions))
-        if chosen.sessions and any(self._room(node_id) or self.starting.get(node_id) for node_id in self.nodes):
+        if chosen.sessions and not share and any(map(self._may_start, self.nodes)):
             return None
         return chosen
+
+    def start_failed(self, node_id: str) -> float:
+        """A session actor could not be started there: how long no other is tried, twice as long each time."""
+        failures = self._failed.get(node_id, (0, 0.0))[0] + 1
+        pause_s = min(_FIRST_PAUSE_S * 2 ** min(failures - 1, 10), _MAX_PAUSE_S)
+        self._failed[node_id] = (failures, self._monotonic_s() + pause_s)
+        return pause_s
 
     def wanted(self, demand: int = 0) -> list[str]:
         """Nodes that should start an actor now (a node may be named more than once); `demand` sessions wait."""
@@ -120,7 +131,12 @@ class Placement:
     def budget(self, node_id: str) -> int:
         return self._budget or max(1, int(self.nodes[node_id].cpus * ACTORS_PER_CPU))
 
+    def _may_start(self, node_id: str) -> bool:
+        return bool(self._room(node_id) or self.starting.get(node_id))
+
     def _room(self, node_id: str) -> int:
+        if self._failed.get(node_id, (0, 0.0))[1] > self._monotonic_s():
+            return 0
         own = sum(a.node_id == node_id and not a.suspect for a in self.actors.values())
         return max(0, self.budget(node_id) - own - self.starting.get(node_id, 0))
 

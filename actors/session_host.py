@@ -1,8 +1,8 @@
-"""The plain object inside a `SessionActor`: hosts sessions, renews its lease, and speaks to gateways over lines.
+"""The plain object inside a `SessionActor`: hosts sessions under its lease, and speaks to gateways over lines.
 
-lease: every lease_renew_s ──► renew_owner ──► ok
-                                     └─ lapsed, or no answer for lease_stop_s: give every session up,
-                                        and come back as a new owner
+opened ──► runs turns, is followed ──► left (idle, drain): everything stored, unused numbers returned
+                    └─ given up (a write whose outcome is unknown, a newer owner, a lost lease): nothing is written;
+                       unless somebody else has it already, the database is told, and it is opened anew
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import contextlib
 import os
 
 from actors.background import Background
-from actors.errors import ServiceUnavailable, StaleEpoch, WunderError
-from actors.handles import DirectoryHandle, Reach
+from actors.directory import JANITOR
+from actors.disowner import Disowner
+from actors.errors import ServiceUnavailable, StaleEpoch, StorageUnavailable, WunderError
+from actors.handles import DirectoryHandle, Reach, tell
 from actors.lines import LineSet
 from actors.logs import log
 from actors.loop import Loop
@@ -31,20 +33,25 @@ from actors.messages import (
     RegisterActor,
     Reply,
     Report,
+    ReturnPermits,
     Submit,
+    Sweep,
     Unfollow,
     decode_command,
     encode,
     to_failed,
 )
+from actors.owner_lease import OwnerLease
 from actors.session import new_session
 from actors.session_runner import SessionRunner
+from actors.session_upkeep import SessionUpkeep
 from actors.turn_runner import Services
-from storage.records import OwnerId, SessionId
+from storage.records import Fence, SessionId
 from storage.stream_event_writer import StreamEventWriter
 
 _MAINTENANCE_S = 1.0
-_DROPPED_OWNER = OwnerId("")
+_LEAVE_PARALLEL = 32
+_DELETED = "deleted"
 
 
 class SessionHost:
@@ -59,15 +66,24 @@ class SessionHost:
         self._actor = actor
         self._node_id = node_id
         self._settings = services.settings.sessions
-        self._owner_id = _DROPPED_OWNER
-        self._renewed_s = 0.0
         self._runners: dict[SessionId, SessionRunner] = {}
         self._opening: dict[SessionId, asyncio.Future[SessionRunner]] = {}
         self._leaving: dict[SessionId, asyncio.Task[None]] = {}
         self._background = Background()
         self._draining = False
         self._stale_commits = 0
-        self._leases_lost = 0
+        self._reporting = Loop("report", self._report, interval_s=self._settings.lease_renew_s, max_backoff_s=1.0)
+        self._lease = OwnerLease(
+            services.store,
+            services.clock,
+            self._settings,
+            node_id,
+            on_taken=self._reporting.wake,
+            on_lost=self._lease_lost,
+        )
+        self._disowner = Disowner(
+            services.store, lambda: self._lease.owner_id, self._is_open, on_disowned=self._ask_for_sweep
+        )
         self.writer = StreamEventWriter(
             services.store,
             self._settings.event_writer,
@@ -78,44 +94,42 @@ class SessionHost:
         self._lines = LineSet(
             actor,
             reach,
-            lambda: self._owner_id,
+            lambda: self._lease.owner_id,
             interval_s=self._settings.line_interval_ms / 1000,
             max_bytes=self._settings.line_max_bytes,
             on_lost=self._line_lost,
         )
-        self._lease = Loop("lease", self._renew, interval_s=self._settings.lease_renew_s, jitter=0.1, max_backoff_s=1.0)
-        self._maintenance = Loop("session-maintenance", self._maintain, interval_s=_MAINTENANCE_S)
-        self._watch = Loop("lease-watch", self._stop_without_lease, interval_s=0.5, jitter=0.0)
+        self._upkeep = SessionUpkeep(self._runners, self._settings, services.clock, self._passivate)
+        self._maintenance = Loop("session-upkeep", self._upkeep.run_once, interval_s=_MAINTENANCE_S)
 
     async def start(self) -> None:
         """Open the store, take a lease, and tell the directory."""
         await self._services.store.open()
-        await self._register()
+        await self._lease.take()
+        await self._report()
         self.writer.start()
-        for loop in (self._lease, self._maintenance, self._watch):
-            loop.start()
+        for part in (self._lease, self._maintenance, self._reporting, self._disowner):
+            part.start()
 
     async def stop(self) -> None:
         """Give everything up cleanly."""
-        for loop in (self._maintenance, self._watch):
-            await loop.stop()
-        for session_id in list(self._runners):
-            with contextlib.suppress(WunderError):
-                await self._leave(session_id)
+        for part in (self._maintenance, self._reporting):
+            await part.stop()
+        await self._leave_all(list(self._runners))
         await self.writer.stop()
         await self._lines.stop(flush=True)
+        await self._disowner.stop()
         await self._lease.stop()
         await self._background.stop()
-        with contextlib.suppress(WunderError):
-            await self._services.store.expire_owner(self._owner_id)
+        await self._lease.end()
         await self._services.models.close()
         await self._services.tools.close()
         await self._services.store.close()
 
     async def crash(self) -> None:
         """End as a killed process would: nothing is written, nobody is told (a fault point for tests)."""
-        for loop in (self._maintenance, self._watch, self._lease):
-            await loop.stop()
+        for part in (self._maintenance, self._reporting, self._disowner, self._lease):
+            await part.stop()
         self.writer.crash()
         await self._lines.stop(flush=False)
         for runner in list(self._runners.values()):
@@ -154,11 +168,13 @@ class SessionHost:
                 return Done()
             case DropSession():
                 if (found := self._runners.get(command.session_id)) is not None:
-                    found.abandon("deleted")
+                    found.abandon(_DELETED)
                 return Done()
             case Grant():
                 await self._grant(command.session_id)
                 return Done()
+            case ReturnPermits():
+                return self._upkeep.return_permits()
             case Drain():
                 await self._drain(command.grace_s)
                 return Done()
@@ -209,14 +225,18 @@ class SessionHost:
         return runner
 
     async def _open(self, session_id: SessionId, create: Submit | None) -> SessionRunner:
-        if self._draining or self._owner_id == _DROPPED_OWNER:
+        if self._draining or not self._lease.held:
             raise ServiceUnavailable("this session actor takes no sessions now", retry_after_s=0.5)
         store, now_us = self._services.store, self._services.clock.now_us()
         if create is not None:
             await store.create_session(new_session(create, now_us))
-        owner_id = self._owner_id
-        opened = await store.open_session(session_id, owner_id, seq_block=self._settings.seq_block, now_us=now_us)
-        if owner_id != self._owner_id:
+        owner_id = self._lease.owner_id
+        try:
+            opened = await store.open_session(session_id, owner_id, seq_block=self._settings.seq_block, now_us=now_us)
+        except StorageUnavailable:
+            self._disowner.add(session_id, None)
+            raise
+        if owner_id != self._lease.owner_id:
             raise ServiceUnavailable("the lease was lost while opening", retry_after_s=0.5)
         runner = SessionRunner(
             self._services,
@@ -233,6 +253,17 @@ class SessionHost:
             runner.abandon("begin_failed")
             raise
         return runner
+
+    async def _leave_all(self, session_ids: list[SessionId]) -> None:
+        """Leave many at a time, so that the database is asked for groups."""
+        limit = asyncio.Semaphore(_LEAVE_PARALLEL)
+
+        async def leave(session_id: SessionId) -> None:
+            async with limit:
+                with contextlib.suppress(WunderError):
+                    await self._leave(session_id)
+
+        await asyncio.gather(*(leave(session_id) for session_id in session_ids))
 
     async def _leave(self, session_id: SessionId, *, unless_busy: bool = False) -> None:
         runner = self._runners.pop(session_id, None)
@@ -259,10 +290,13 @@ class SessionHost:
         else:
             self._background.start(runner.grant(), f"grant-{session_id}")
 
-    def _on_abandoned(self, session_id: SessionId, reason: str) -> None:
+    def _on_abandoned(self, fence: Fence, reason: str) -> None:
+        session_id = fence.session_id
         self._stale_commits += reason == StaleEpoch.__name__
-        if self._runners.pop(session_id, None) is not None:
-            self._background.start(self._tell_abandoned(session_id), f"abandoned-{session_id}")
+        self._runners.pop(session_id, None)
+        if reason != _DELETED and self._lease.held:
+            self._disowner.add(session_id, fence.epoch)
+        self._background.start(self._tell_abandoned(session_id), f"abandoned-{session_id}")
 
     async def _tell_abandoned(self, session_id: SessionId) -> None:
         with contextlib.suppress(WunderError):
@@ -286,75 +320,41 @@ class SessionHost:
 
     # -- lease and upkeep ----------------------------------------------------------------------------------------
 
-    async def _register(self) -> None:
-        clock = self._services.clock
-        owner_id = OwnerId(clock.new_id("own"))
-        started_s = clock.monotonic_s()
-        await self._services.store.register_owner(owner_id, self._node_id, lease_s=self._settings.lease_s)
-        self._owner_id, self._renewed_s = owner_id, started_s
-        await self._report()
-
     async def _report(self) -> None:
         """Tell the directory who is here and what is held; it may have forgotten everything."""
+        if not self._lease.held:
+            return
         sessions = [(s, r.session) for s, r in self._runners.items()]
         await self._directory.register_actor(
             RegisterActor(
                 actor=self._actor,
                 node_id=self._node_id,
-                owner_id=self._owner_id,
+                owner_id=self._lease.owner_id,
                 sessions=tuple(s for s, _ in sessions),
                 held=tuple((s, x.user_id) for s, x in sessions if x.permit == "held"),
                 waiting=tuple((s, x.user_id) for s, x in sessions if x.permit == "waiting"),
             )
         )
 
-    async def _renew(self) -> None:
-        if self._owner_id == _DROPPED_OWNER:
-            await self._register()
-            return
-        clock, owner_id = self._services.clock, self._owner_id
-        started_s = clock.monotonic_s()
-        renewed = await self._services.store.renew_owner(owner_id, lease_s=self._settings.lease_s)
-        if owner_id != self._owner_id:
-            return  # given up while the database was silent
-        if renewed:
-            self._renewed_s = started_s
-            with contextlib.suppress(WunderError):
-                await self._report()
-        else:
-            self._lose("lapsed")
-            self._lease.wake()
-
-    async def _stop_without_lease(self) -> None:
-        silent_s = self._services.clock.monotonic_s() - self._renewed_s
-        if self._owner_id != _DROPPED_OWNER and silent_s > self._settings.lease_stop_s:
-            self._lose("no_renewal")
-            self._lease.wake()
-
-    def _lose(self, reason: str) -> None:
-        log.error("lease_lost", actor=self._actor, reason=reason, sessions=len(self._runners))
-        self._leases_lost += 1
-        lost, self._owner_id = self._owner_id, _DROPPED_OWNER
+    def _lease_lost(self, reason: str) -> None:
+        self._disowner.forget_all()
         for runner in list(self._runners.values()):
             runner.abandon(f"lease_{reason}")
-        self._background.start(self._end_lease(lost), "end-lease")
 
-    async def _end_lease(self, owner_id: OwnerId) -> None:
-        """We write nothing under it any more, so others need not wait for it to lapse."""
+    def _is_open(self, session_id: SessionId) -> bool:
+        return session_id in self._runners or session_id in self._opening
+
+    def _ask_for_sweep(self) -> None:
+        async def tell_janitor() -> None:
+            with contextlib.suppress(WunderError):
+                await tell(self._reach.actor(JANITOR), Sweep(), timeout_s=5.0)
+
+        self._background.start(tell_janitor(), "ask-for-sweep")
+
+    async def _passivate(self, session_id: SessionId) -> None:
+        await self._leave(session_id, unless_busy=True)
         with contextlib.suppress(WunderError):
-            await self._services.store.expire_owner(owner_id)
-
-    async def _maintain(self) -> None:
-        now_s = self._services.clock.monotonic_s()
-        for session_id, runner in list(self._runners.items()):
-            if self._runners.get(session_id) is not runner:
-                continue
-            if runner.idle and now_s - runner.touched_s > self._settings.idle_s:
-                await self._leave(session_id, unless_busy=True)
-                with contextlib.suppress(WunderError):
-                    await self._directory.passivated(self._actor, (session_id,))
-            elif runner.session.permit != "waiting":
-                await runner.poke()
+            await self._directory.passivated(self._actor, (session_id,))
 
     async def _drain(self, grace_s: float) -> None:
         self._draining = True
@@ -368,8 +368,7 @@ class SessionHost:
             if runner.session.running is not None:
                 # It is resumed by the session's next owner from its last committed round.
                 runner.abandon("drain_grace_over")
-            elif runner.session.session_id in self._runners:
-                await self._leave(runner.session.session_id)
+        await self._leave_all([r.session.session_id for r in runners if r.session.session_id in self._runners])
 
     def _describe(self) -> Description:
         runners = self._runners.values()
@@ -388,13 +387,13 @@ class SessionHost:
                 "event_writer_dropped": counts.dropped,
                 "event_writer_failures": counts.failures,
                 "stale_writes_refused": counts.stale + self._stale_commits,
-                "leases_lost": self._leases_lost,
+                "leases_lost": self._lease.lost,
             },
             info={
                 "pid": os.getpid(),
                 "actor": self._actor,
                 "node_id": self._node_id,
-                "owner_id": self._owner_id,
+                "owner_id": self._lease.owner_id,
                 "statements": dict(self._services.store.statements()),
             },
         )

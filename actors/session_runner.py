@@ -22,7 +22,7 @@ from actors.session import Enqueue, Numbers, Refuse, RunningTurn, Session
 from actors.session_stream import Draft, SessionStream
 from actors.turn_queue import TurnQueue, request_cursor
 from actors.turn_runner import Services
-from storage.records import OpenedSession, SessionId, TurnId, UserId
+from storage.records import Fence, OpenedSession, TurnId, UserId
 from storage.stream_event_writer import StreamEventWriter
 
 
@@ -37,7 +37,7 @@ class SessionRunner:
         directory: DirectoryHandle,
         *,
         actor: str,
-        on_abandoned: Callable[[SessionId, str], None],
+        on_abandoned: Callable[[Fence, str], None],
     ) -> None:
         settings = services.settings.sessions
         self._services = services
@@ -106,13 +106,22 @@ class SessionRunner:
         async with self.turns.lock:
             if unless_busy and (self.session.busy or self.stream.lines):
                 return False
-            await self.stream.settle()
-            await self._services.store.close_session(self.session.fence, last_seq=self.stream.numbers.last)
+            if self._abandoned:
+                return True
             self._abandoned = self.turns.stopped = True
-            self.stream.close()
             if self.turns.task is not None:
+                # It must not number another event: the numbers above the last one are given back.
                 self.turns.task.cancel()
                 await asyncio.wait([self.turns.task])
+            try:
+                await self.stream.settle()
+                await self._services.store.close_session(self.session.fence, last_seq=self.stream.numbers.last)
+            except WunderError:
+                self._abandoned = False  # given up instead
+                raise
+            self.stream.close()
+            with contextlib.suppress(WunderError):
+                await self.turns.release()
         return True
 
     async def drain(self) -> None:
@@ -130,7 +139,7 @@ class SessionRunner:
         self.stream.close()
         if self.turns.task is not None and self.turns.task is not asyncio.current_task():
             self.turns.task.cancel()
-        self._on_abandoned(self.session.session_id, reason)
+        self._on_abandoned(self.session.fence, reason)
 
     def crash(self) -> None:
         """Stop as a killed process would."""

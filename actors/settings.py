@@ -69,6 +69,7 @@ class SessionsSettings(Section, frozen=True):
     spare_actors: Annotated[int, Meta(ge=0, le=16)] = 1
     max_active: Count = 1000
     max_active_per_user: Count = 100
+    permit_linger_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     max_queued_per_session: Count = 100
     idle_s: Seconds = 300.0
     lease_s: Seconds = 15.0

@@ -19,6 +19,7 @@ import msgspec
 from actors.errors import WunderError
 from actors.events import TERMINAL, decode_json, encode_json
 from actors.handles import DirectoryHandle
+from actors.logs import log
 from actors.messages import Permit, Submit, Submitted
 from actors.models.base import Usage
 from actors.session import Enqueue, RunningTurn, Session
@@ -54,6 +55,8 @@ class TurnQueue:
         self.lock = asyncio.Lock()
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
+        self.linger_s = services.settings.sessions.permit_linger_s
+        self.idle_since_s = 0.0
 
     async def start_new(self, command: Submit) -> Submitted:
         """Accept a turn and start it; the permit is held."""
@@ -66,7 +69,7 @@ class TurnQueue:
             return self.duplicate(accepted)
         self._session.next_position += 1
         history.append(message)
-        self._spawn(self._session.start(task), _FROM_THE_START)
+        self._spawn(task, _FROM_THE_START)
         return self._submitted(task, position=0, reason=None)
 
     async def enqueue(self, command: Submit, decision: Enqueue) -> Submitted:
@@ -136,20 +139,48 @@ class TurnQueue:
         if session.running is not None or self.stopped:
             return
         if not session.busy:
-            if session.permit != "none":
-                session.permit = "unsure"
-                await self._directory.release(session.session_id, self._actor)
-                session.permit = "none"
+            self.idle_since_s = self._services.clock.monotonic_s()
+            if session.permit != "held" or not self.linger_s:
+                await self.release()
+            return
+        if session.permit == "waiting":
             return
         if session.permit != "held" and not (await self.acquire(wait=True)).granted:
             return
         with self._giving_up_on_failure():
             if session.crashed is not None:
                 await self._resume(session.crashed)
-            while session.running is None and session.queue:
-                await self._start_queued(session.queue.popleft())
+            while session.running is None and session.queue and not self.stopped:
+                await self._start_queued(session.queue[0])
+                session.queue.popleft()
         if not session.busy:
             await self.advance()
+
+    @property
+    def keeps_permit(self) -> bool:
+        """Holds a permit, and has nothing to run."""
+        return self._session.permit == "held" and not self._session.busy
+
+    def return_idle(self) -> bool:
+        """Give an idle permit back by word alone: the directory has asked for it."""
+        if not self.keeps_permit or self.lock.locked():
+            return False
+        self._session.permit = "none"
+        return True
+
+    async def give_back(self) -> None:
+        """Release the permit of a session that has nothing to run."""
+        async with self.lock:
+            if not self._session.busy:
+                await self.release()
+
+    async def release(self) -> None:
+        """Give the permit back, or the place in the queue for it."""
+        session = self._session
+        if session.permit != "none":
+            session.permit = "unsure"
+            await self._directory.release(session.session_id, self._actor)
+            session.permit = "none"
 
     async def _resume(self, crashed: TaskRecord) -> None:
         """Take up a turn that ran when the last owner died, from its last committed round."""
@@ -163,10 +194,7 @@ class TurnQueue:
         )
         bodies = [decode_json(record.body) for record in records]
         self._history = bodies
-        running = self._session.start(task, resumed=True)
-        if task.cancel_requested:
-            running.token.cancel()
-        self._spawn(running, unfinished(records, bodies, task.turn_id))
+        self._spawn(task, unfinished(records, bodies, task.turn_id), resumed=True)
 
     async def _start_queued(self, queued: TaskRecord) -> None:
         history = await self._load_history()
@@ -194,13 +222,18 @@ class TurnQueue:
         if await self._stream.commit([Draft("queue_start", queued.turn_id, {})], write):
             self._session.next_position += 1
             history.append(message)
-            self._spawn(self._session.start(started[-1]), _FROM_THE_START)
+            self._spawn(started[-1], _FROM_THE_START)
             return
         current = await self._services.store.get_task(queued.turn_id)
         if current is not None and current.status == "queued":
             await self.finish_queued(current)
 
-    def _spawn(self, running: RunningTurn, begin: Unfinished) -> None:
+    def _spawn(self, task: TaskRecord, begin: Unfinished, *, resumed: bool = False) -> None:
+        if self.stopped:
+            return  # the session is being left: its next owner resumes the turn
+        running = self._session.start(task, resumed=resumed)
+        if task.cancel_requested:
+            running.token.cancel()
         self.task = asyncio.create_task(
             self._run(running, begin), name=f"turn-{self._session.session_id}-{running.turn_id}"
         )
@@ -223,8 +256,10 @@ class TurnQueue:
         async with self.lock:
             self._session.finished(running.status)
             self.task = None
-            with contextlib.suppress(WunderError):
+            try:
                 await self.advance()
+            except WunderError as error:
+                log.warning("session_not_advanced", session=self._session.session_id, error=type(error).__name__)
 
     async def finish_queued(self, task: TaskRecord) -> None:
         """Cancel a turn that has not started."""
@@ -300,8 +335,7 @@ class TurnQueue:
         try:
             yield
         except Exception as error:
-            if self._stream.closed or (isinstance(error, WunderError) and error.retryable):
-                self._abandon(type(error).__name__)
+            self._abandon(type(error).__name__)
             raise
 
 

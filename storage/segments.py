@@ -41,10 +41,11 @@ def cut(record: EventRecord, after: int) -> EventRecord:
 class Segment:
     """A run of deltas of one turn, kind and round, growing until it is written.
 
-    `head` holds the fields that all parts share (model_round, tool ...).
+    `head` holds the fields that all parts share (model_round, tool ...). One that was sent to the store is `closed`: the
+    store may have it although it gave no answer, and a longer one would be another row with the same text.
     """
 
-    __slots__ = ("created_us", "first_seq", "head", "key", "kind", "parts", "seq", "session_id", "turn_id")
+    __slots__ = ("closed", "created_us", "first_seq", "head", "key", "kind", "parts", "seq", "session_id", "turn_id")
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Segment:
         self.seq = first_seq - 1
         self.parts: list[tuple[str, str]] = []
         self.created_us = created_us
+        self.closed = False
 
     def add(self, field: str, text: str) -> None:
         self.parts.append((field, text))

@@ -106,6 +106,9 @@ class SessionTopic(StoreTopic):
         if not await self._db.execute("close_session", fence.session_id, fence.epoch, last_seq):
             raise stale(fence)
 
+    async def disown_session(self, fence: Fence) -> bool:
+        return await self._db.execute("disown_session", fence.session_id, fence.epoch) > 0
+
     async def reserve_seq(self, fence: Fence, reserved_seq: int) -> None:
         if not await self._db.execute("reserve_seq", fence.session_id, fence.epoch, reserved_seq):
             raise stale(fence)

@@ -109,6 +109,9 @@ class SessionStorage(Protocol):
     async def close_session(self, fence: Fence, *, last_seq: int) -> None:
         """Give a session up cleanly and return its unused numbers."""
 
+    async def disown_session(self, fence: Fence) -> bool:
+        """Give a session up whose last write is unknown: no owner, all reserved numbers kept; False if the fence is old."""
+
     async def reserve_seq(self, fence: Fence, reserved_seq: int) -> None:
         """Raise the session's reserved number (never lowers it)."""
 

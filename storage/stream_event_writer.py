@@ -144,6 +144,7 @@ class StreamEventWriter:
         last = bucket.items[-1] if bucket.items else None
         if (
             not isinstance(last, Segment)
+            or last.closed
             or last.seq + 1 != seq
             or len(last.parts) >= MAX_PARTS
             or last.key != (turn_id, kind, tuple(head.items()))
@@ -295,6 +296,9 @@ class StreamEventWriter:
 
     def _put_back(self, taken: dict[SessionId, _Bucket]) -> None:
         for session_id, bucket in taken.items():
+            for item in bucket.items:
+                if isinstance(item, Segment):
+                    item.closed = True
             newer = self._buckets.get(session_id)
             if newer is None:
                 self._buckets[session_id] = bucket

@@ -189,6 +189,10 @@ UPDATE sessions SET owner_id = NULL, reserved_seq = {least}(reserved_seq, {great
     $3, (SELECT coalesce(max(e.seq), 0) FROM events e WHERE e.session_id = sessions.session_id)))
 WHERE session_id = $1 AND epoch = $2
 
+-- name: disown_session
+-- Gives a session up whose last write is unknown; its numbers stay reserved.
+UPDATE sessions SET owner_id = NULL WHERE session_id = $1 AND epoch = $2 AND owner_id IS NOT NULL
+
 -- name: reserve_seq
 -- Raises the number up to which the owner may number events.
 UPDATE sessions SET reserved_seq = {greatest}(reserved_seq, $3)

@@ -203,6 +203,8 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
     }
     if annotation in simple:
         return simple[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return instances(annotation)
     inner = get_args(annotation)
     if getattr(annotation, "__origin__", None) is tuple:
         return st.lists(of_type(inner[0]), max_size=3).map(tuple)

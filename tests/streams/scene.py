@@ -29,7 +29,7 @@ class Scene:
     @property
     def permits(self) -> Permits:
         assert self.cluster.directory is not None
-        return self.cluster.directory._permits
+        return self.cluster.directory.desk.permits
 
     def host_of(self, session_id: str) -> tuple[str, SessionHost]:
         """The host that has the session open."""

@@ -152,11 +152,11 @@ async def test_a_lease_that_lapses(scene: Make) -> None:
     await played.say("Not ", "kept.")
     _, host = world.host_of(played.session_id)
     store = world.cluster.stores[next(iter(world.cluster.gateways))]
-    await store.expire_owner(host._owner_id)
-    host._lease.wake()
+    await store.expire_owner(host._lease.owner_id)
+    host._lease._renewal.wake()
     await again(world, played)
     assert played.reading.text() == "Once more."
-    assert host._owner_id
+    assert host._lease.owner_id
     await played.check()
     await world.whole(played.session_id)
 
@@ -167,10 +167,10 @@ async def test_a_lost_lease_that_its_owner_has_not_noticed(scene: Make) -> None:
     played = await play(world)
     await played.say("Not ", "kept.")
     name, host = world.host_of(played.session_id)
-    await host._lease.stop()
+    await host._lease._renewal.stop()
     world.cluster.reach.hang(name)
     store = world.cluster.stores[next(iter(world.cluster.gateways))]
-    await store.expire_owner(host._owner_id)
+    await store.expire_owner(host._lease.owner_id)
     take = await world.models.take("a", timeout_s=20.0)
     played.take.say("from the ", "dead")
     take.say("New.")
@@ -179,7 +179,7 @@ async def test_a_lost_lease_that_its_owner_has_not_noticed(scene: Make) -> None:
     world.cluster.gateways[next(iter(world.cluster.gateways))].topics._actor_lost(name)
     take.finish()
     assert await played.watch.ended(played.turn_id) == "succeeded"
-    host._lease.start()
+    host._lease._renewal.start()
     assert played.reading.text() in ("New.", "Not kept.New."[-4:])
     await played.check()
     await world.whole(played.session_id)
@@ -267,11 +267,11 @@ async def test_a_hung_owner_is_replaced(scene: Make, monkeypatch: pytest.MonkeyP
     played = await play(world)
     await played.say("Not ", "kept.")
     name, host = world.host_of(played.session_id)
-    await host._lease.stop()
+    await host._lease._renewal.stop()
     world.cluster.reach.hang(name)
     await again(world, played)
     world.cluster.reach.wake(name)
-    host._lease.start()
+    host._lease._renewal.start()
     assert played.reading.text() == "Once more."
     await played.check()
     await world.whole(played.session_id)

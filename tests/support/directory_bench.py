@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.directory import Directory
 from actors.handles import DirectoryHandle
-from actors.messages import Acquire, Describe, Description, Permit, RegisterActor, decode_reply, encode
+from actors.messages import Describe, Description, Permit, RegisterActor, decode_reply, encode
 from actors.placement import Node
 from actors.settings import ActorSettings, AgentQueueSettings, SessionsSettings
 from storage.records import OwnerId, SessionId, UserId
@@ -88,10 +88,7 @@ class DirectoryBench:
         return await self.handle.locate(SessionId(session_id), **hints)
 
     async def acquire(self, session_id: str, actor: str = "a", *, user: str = "u", wait: bool = True) -> Permit:
-        command = Acquire(session_id=SessionId(session_id), user_id=UserId(user), actor=actor, wait=wait)
-        answer = decode_reply(await self.directory.handle(encode(command)))
-        assert isinstance(answer, Permit)
-        return answer
+        return await self.handle.acquire(SessionId(session_id), UserId(user), actor, wait=wait)
 
     async def release(self, session_id: str, actor: str = "a") -> None:
         await self.handle.release(SessionId(session_id), actor)
@@ -104,8 +101,8 @@ class DirectoryBench:
     @property
     def held(self) -> dict[str, str]:
         """Sessions with a permit, and the actor that holds it."""
-        return {s: h.actor for s, h in self.directory._permits.held.items()}
+        return {s: h.actor for s, h in self.directory.desk.permits.held.items()}
 
     @property
     def waiting(self) -> list[str]:
-        return list(self.directory._permits.waiting)
+        return list(self.directory.desk.permits.waiting)

@@ -11,7 +11,7 @@ import msgspec
 from actors.cancellation import CancellationToken
 from actors.errors import ServiceUnavailable
 from actors.handles import Call
-from actors.messages import AnyCommand, Command, Done, Reply, decode_command, encode
+from actors.messages import AnyCommand, Command, Done, Reply, Returned, ReturnPermits, decode_command, encode
 from actors.models.base import Delta, ModelPart, ModelRequest, ToolSpec
 from actors.placement import Node
 from actors.tools.base import ToolContext, ToolResult
@@ -131,7 +131,8 @@ class FakeReach:
             command = decode_command(data)
             self.told.append((name, command))
             answer = self.answers.get(name)
-            reply = Done() if answer is None else answer(command)
+            usual = Returned(session_ids=()) if isinstance(command, ReturnPermits) else Done()
+            reply = usual if answer is None else answer(command)
             return encode(await reply if isinstance(reply, Awaitable) else reply)
 
         return call

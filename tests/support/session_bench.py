@@ -37,7 +37,7 @@ class SessionBench:
 
     def __init__(self, store: AsyncStorageBackend, **sessions: Any) -> None:
         self.real = store
-        self.settings = SessionsSettings(**{"line_interval_ms": 0.0, **sessions})
+        self.settings = SessionsSettings(**{"line_interval_ms": 0.0, "permit_linger_s": 0.0, **sessions})
         limits = {name: getattr(self.settings, name) for name in ("max_active", "max_active_per_user")}
         self.directory = DirectoryBench(store, max_actors_per_node=1, **limits)
         self.directory.launcher.found = []
@@ -66,14 +66,14 @@ class SessionBench:
     async def crash(self) -> None:
         """The host dies as with kill -9; its lease ends, as the directory sees to."""
         dead = self.hosts[-1]
-        owner_id = dead._owner_id
+        owner_id = dead._lease.owner_id
         await dead.crash()
         self.directory.reach.kill(f"host-{len(self.hosts)}")
         await self.real.expire_owner(owner_id)
 
     async def stop(self) -> None:
         for host in self.hosts:
-            if not host._lease._task or not host._lease._task.done():
+            if not host._lease._renewal._task or not host._lease._renewal._task.done():
                 await host.stop()
         await self.directory.directory.stop()
 

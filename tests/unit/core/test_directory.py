@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors import directory
+from actors import directory, placement
 from actors.errors import ServiceUnavailable, WunderError
 from actors.messages import Sweep, TokenEnded
 from storage.records import OwnerId, SessionId
@@ -89,7 +89,7 @@ async def test_sessions_wait_for_an_actor_that_is_starting(bench: Make) -> None:
 
 
 async def test_a_start_that_failed_is_tried_again(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory, "_START_RETRY_S", 0.001)
+    monkeypatch.setattr(placement, "_FIRST_PAUSE_S", 0.0)
     found = bench(max_actors_per_node=1)
     found.launcher.failures = [ServiceUnavailable("no"), ServiceUnavailable("not yet")]
     await found.start()

@@ -143,7 +143,7 @@ async def test_a_permit_that_is_in_use_again_is_not_reclaimed(bench: Make) -> No
     await found.report("a")
     assert found.held == {"s1": "a"}
     await found.release("s1", "a")
-    assert found.directory._unclaimed == {}
+    assert found.directory.desk.unclaimed == {}
 
 
 async def test_after_a_restart_reports_and_running_turns_are_counted(bench: Make, store: AsyncStorageBackend) -> None:

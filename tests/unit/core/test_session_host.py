@@ -175,13 +175,13 @@ async def test_a_lost_release_is_made_up_for(bench: Make) -> None:
     gate = await busy(found)
     real = found.directory.handle.call
     handle = found.runner.turns._directory
-    handle.call = _unreachable  # type: ignore[method-assign]
+    handle._permits._call = _unreachable
     gate.set()
     await found.ended("t1")
     assert found.directory.held == {SESSION: "host-1"}
     assert not found.runner.idle
-    handle.call = real  # type: ignore[method-assign]
-    await found.hosts[-1]._maintain()
+    handle._permits._call = real
+    await found.hosts[-1]._upkeep.run_once()
     assert found.directory.held == {}
     assert found.runner.session.permit == "none"
 
@@ -237,13 +237,13 @@ async def test_a_quiet_session_is_closed_and_gives_its_numbers_back(bench: Make)
     await found.ended()
     last = found.runner.stream.latest
     found.directory.clock.advance(61)
-    found.hosts[-1]._renewed_s += 61
-    await found.hosts[-1]._maintain()
+    found.hosts[-1]._lease._renewed_s += 61
+    await found.hosts[-1]._upkeep.run_once()
     assert SESSION in found.hosts[-1]._runners
     await found.tell(Unfollow(session_ids=(SESSION,), gateway="gateway"))
     found.directory.clock.advance(61)
-    found.hosts[-1]._renewed_s += 61
-    await found.hosts[-1]._maintain()
+    found.hosts[-1]._lease._renewed_s += 61
+    await found.hosts[-1]._upkeep.run_once()
     assert SESSION not in found.hosts[-1]._runners
     record = await found.real.get_session(SESSION)
     assert record is not None
@@ -280,11 +280,11 @@ async def test_without_a_renewal_everything_is_given_up_and_the_host_comes_back(
     found = bench(lease_stop_s=10)
     await busy(found)
     host = found.hosts[-1]
-    before = host._owner_id
+    before = host._lease.owner_id
     found.directory.clock.advance(11)
-    await host._stop_without_lease()
+    await host._lease.watch_once()
     assert not host._runners
-    await eventually(lambda: host._owner_id not in ("", before), "it registered again")
+    await eventually(lambda: host._lease.owner_id not in ("", before), "it registered again")
     await eventually(lambda: not found.directory.held, "its permits are free")
     assert (await found.gauges())["leases_lost"] == 1
 
@@ -295,13 +295,13 @@ async def test_a_renewal_that_comes_too_late_brings_nothing_back(bench: Make) ->
     host = found.hosts[-1]
     await host._lease.stop()
     gate = found.store.hold("renew_owner")
-    renewing = asyncio.ensure_future(host._renew())
+    renewing = asyncio.ensure_future(host._lease.renew_once())
     await found.store.at_gate.wait()
     found.directory.clock.advance(11)
-    await host._stop_without_lease()
+    await host._lease.watch_once()
     gate.set()
     await renewing
-    assert host._owner_id == ""
+    assert host._lease.owner_id == ""
     registered = found.directory.directory._placement.actors["host-1"]
     assert registered.owner_id != ""
 
@@ -320,7 +320,7 @@ async def test_a_deleted_session_is_dropped(bench: Make) -> None:
 async def test_a_report_tells_what_is_held(bench: Make) -> None:
     found = bench()
     await busy(found)
-    found.directory.directory._permits.held.clear()
+    found.directory.directory.desk.permits.held.clear()
     await found.tell(Report())
     assert found.directory.held == {SESSION: "host-1"}
 

@@ -206,7 +206,7 @@ async def test_a_stale_owner_gives_the_session_up_and_ends_its_model(bench: Make
     await found.host(model := PlayedModel((*deltas("x"), gate, Completed("x"))))
     await found.submit()
     await model.waiting.wait()
-    await found.real.expire_owner(found.hosts[-1]._owner_id)
+    await found.real.expire_owner(found.hosts[-1]._lease.owner_id)
     await found.real.register_owner("other", "node", lease_s=60)  # type: ignore[arg-type]
     await found.real.open_session(SESSION, "other", seq_block=64, now_us=1)  # type: ignore[arg-type]
     gate.set()

@@ -1,0 +1,58 @@
+"""What a session host does every second: idle sessions leave memory, idle permits go back, what waits is poked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from actors.clock import Clock
+from actors.messages import Returned
+from actors.session_runner import SessionRunner
+from actors.settings import SessionsSettings
+from actors.turn_queue import TurnQueue
+from storage.records import SessionId
+
+_KEEP_NO_PERMITS_S = 5.0
+"""After a recall: longer than the directory's pause between two of them while somebody waits."""
+
+
+class SessionUpkeep:
+    """Looks after the open sessions of one host; `passivate` makes an idle one leave memory."""
+
+    def __init__(
+        self,
+        runners: Mapping[SessionId, SessionRunner],
+        settings: SessionsSettings,
+        clock: Clock,
+        passivate: Callable[[SessionId], Awaitable[None]],
+    ) -> None:
+        self._runners = runners
+        self._settings = settings
+        self._clock = clock
+        self._passivate = passivate
+        self._keep_none_until_s = 0.0
+
+    def return_permits(self) -> Returned:
+        """Others wait for permits: idle sessions have none any more, and keep none for a while."""
+        self._keep_none_until_s = self._clock.monotonic_s() + _KEEP_NO_PERMITS_S
+        for runner in self._runners.values():
+            runner.turns.linger_s = 0.0
+        return Returned(session_ids=tuple(s for s, runner in self._runners.items() if runner.turns.return_idle()))
+
+    async def run_once(self) -> None:
+        now_s = self._clock.monotonic_s()
+        linger_s = 0.0 if now_s < self._keep_none_until_s else self._settings.permit_linger_s
+        kept: list[TurnQueue] = []
+        for session_id, runner in list(self._runners.items()):
+            if self._runners.get(session_id) is not runner:
+                continue
+            turns, unused_s = runner.turns, now_s - runner.touched_s
+            turns.linger_s = linger_s
+            if runner.idle and unused_s > self._settings.idle_s:
+                await self._passivate(session_id)
+            elif turns.keeps_permit:
+                if now_s - turns.idle_since_s > linger_s or unused_s > self._settings.idle_s:
+                    kept.append(turns)
+            elif runner.session.permit != "waiting":
+                await runner.poke()
+        await asyncio.gather(*(turns.give_back() for turns in kept), return_exceptions=True)
