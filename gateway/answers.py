@@ -10,6 +10,10 @@ import msgspec
 from actors.errors import ServiceUnavailable, WunderError
 from actors.events import TERMINAL
 from actors.messages import Event
+from gateway.auth import Principal
+from gateway.connections import Connections
+from gateway.errors import AuthRequired
+from gateway.protocol import CloseCode
 from gateway.subscriptions import Topic
 from gateway.topics import Topics
 
@@ -36,10 +40,40 @@ class _Unbounded:
         return
 
 
-async def wait_for_answer(topics: Topics, topic: Topic, turn_id: str, after: int) -> Answer:
-    """The end of a turn, from its events."""
+class Wait:
+    """A request that is answered when its turn has ended: a connection like those that stream."""
+
+    kind = "wait"
+
+    def __init__(self, principal: Principal, network: str) -> None:
+        self.principal = principal
+        self.network = network
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def close(self, code: int, reason: str) -> None:
+        """A token that ended gets no answer; a drain lets the turn end first, as far as the gateway's stop allows."""
+        if code == CloseCode.TOKEN_ENDED and not self.done.done():
+            self.done.set_exception(AuthRequired("the credential is not valid any more", hint="sign in again"))
+            self.done.exception()  # whoever waited may have left
+
+    def stalled_s(self) -> float:
+        """Nothing is written before the end."""
+        return 0.0
+
+    async def run(self, connections: Connections, topics: Topics, topic: Topic, turn_id: str, after: int) -> Answer:
+        """The turn's end."""
+        connections.add(self)
+        try:
+            await connections.look_again(self)
+            return await wait_for_answer(topics, topic, turn_id, after, self.done)
+        finally:
+            connections.remove(self)
+            self.done.cancel()
+
+
+async def wait_for_answer(topics: Topics, topic: Topic, turn_id: str, after: int, done: asyncio.Future[None]) -> Answer:
+    """The end of a turn, from its events; sooner with the error that somebody else puts into `done`."""
     answer = Answer()
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def see(event: Event) -> bytes:
         if event.turn_id == turn_id and event.kind in ("final", "error", TERMINAL):

@@ -40,7 +40,8 @@ class SocketHandlers:
         """GET /wunder/chat/ws and /wunder/ws."""
         self._auth.check_origin(request)
         principal = await self._auth.authenticate(request)
-        connection = WebSocketConnection(principal, self._settings, self._services.clock, request[TRACE_ID])
+        network = self._auth.networks.network(request)
+        connection = WebSocketConnection(principal, network, self._settings, self._services.clock, request[TRACE_ID])
         requests = Requests(
             self._services,
             principal,
@@ -61,7 +62,7 @@ class SocketHandlers:
         if self._connections.draining:
             connection.close(CloseCode.DRAINING, "draining")
         try:
-            self._connections.check_room(connection.principal)
+            self._connections.check_room(connection.principal, connection.network)
         except WunderError:
             connection.close(CloseCode.TOO_MANY, "too many connections")
 

@@ -69,7 +69,7 @@ class Auth:
         self._auth = settings.auth
         self._allow_query_token = settings.security.allow_query_token
         self._api_key_hash = hash_secret(settings.security.api_key) if settings.security.api_key else ""
-        self._cache = TokenCache(store.find_token, clock, keep_s=settings.auth.revalidate_s, max_entries=max_cached)
+        self._cache = TokenCache(store.find_token, clock, keep_s=settings.auth.revalidate_s / 2, max_entries=max_cached)
         self._guesses = TokenBuckets(
             clock,
             rate_per_minute=settings.auth.network_rate_per_minute,
@@ -92,8 +92,8 @@ class Auth:
             raise AuthRequired("the credential is not valid, or not any more", hint="sign in again")
         return principal
 
-    async def revalidate(self, principal: Principal) -> bool:
-        """Whether the caller's credential still holds. Reads the store at most once per `auth.revalidate_s`.
+    async def revalidate(self, principal: Principal, *, fresh: bool = False) -> bool:
+        """Whether the caller's credential still holds: as the store has it now (`fresh`), or as it lately had it.
 
         While the store is unreachable a credential that has not expired counts as valid. A connection calls
         this once after it has registered itself (the token may have ended since `authenticate`), then
@@ -102,7 +102,8 @@ class Auth:
         if principal.token_hash is None:
             return True
         try:
-            return await self._cache.get(principal.token_hash) is not None
+            look = self._cache.refresh if fresh else self._cache.get
+            return await look(principal.token_hash) is not None
         except StorageUnavailable:
             return principal.expires_us is None or principal.expires_us > self._clock.now_us()
 

@@ -1,4 +1,4 @@
-"""The open WebSockets and event streams of a gateway: counted, limited, closed when their token ends or we drain."""
+"""The open WebSockets, event streams and waits of a gateway: counted, limited, closed with their token or a drain."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Connection(Protocol):
 
     kind: str
     principal: Principal
+    network: str
 
     def close(self, code: int, reason: str) -> None:
         """Begin to close; the client may resume elsewhere unless the code says otherwise."""
@@ -41,10 +42,11 @@ class Connections:
         self._settings = settings
         self._auth = auth
         self._open: set[Connection] = set()
-        self._per_user: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
         self.draining = False
         self._upkeep = Loop("connections-upkeep", self._keep, interval_s=5.0)
-        self._revalidate = Loop("revalidate", self._revalidate_all, interval_s=revalidate_s)
+        # With its jitter this is below half of the time: the other half is the cache's, at the opening.
+        self._revalidate = Loop("revalidate", self._revalidate_all, interval_s=revalidate_s * 0.4)
         auth.on_token_ended(self.end_token)
 
     def start(self) -> None:
@@ -61,24 +63,33 @@ class Connections:
     def count(self, kind: str) -> int:
         return sum(c.kind == kind for c in self._open)
 
-    def check_room(self, principal: Principal) -> None:
-        """`RateLimited` when the gateway or the user has too many connections."""
+    def check_room(self, principal: Principal, network: str) -> None:
+        """`RateLimited` when the gateway, the user or the client's address has too many connections."""
         if len(self._open) >= self._settings.max_connections:
             raise RateLimited("this gateway has too many connections", retry_after_s=5.0)
-        if self._per_user[principal.user_id] >= self._settings.max_connections_per_user:
+        if self._counts["user", principal.user_id] >= self._settings.max_connections_per_user:
             raise RateLimited("this user has too many connections", retry_after_s=5.0)
+        if self._counts["network", network] >= self._settings.max_connections_per_address:
+            raise RateLimited("this address has too many connections", retry_after_s=5.0)
 
     def add(self, connection: Connection) -> None:
         self._open.add(connection)
-        self._per_user[connection.principal.user_id] += 1
+        self._counts.update(_keys(connection))
 
     def remove(self, connection: Connection) -> None:
         if connection in self._open:
             self._open.remove(connection)
-            user_id = connection.principal.user_id
-            self._per_user[user_id] -= 1
-            if not self._per_user[user_id]:
-                del self._per_user[user_id]
+            for key in _keys(connection):
+                self._counts[key] -= 1
+                if not self._counts[key]:
+                    del self._counts[key]
+
+    async def look_again(self, connection: Connection) -> None:
+        """Close what was just added if its token has ended, or a drain has begun, since that was looked at."""
+        if self.draining:
+            connection.close(CloseCode.DRAINING, "draining")
+        elif not await self._auth.revalidate(connection.principal):
+            connection.close(CloseCode.TOKEN_ENDED, "token ended")
 
     def end_token(self, token_hash: str) -> None:
         """Close what was opened with a token that has ended."""
@@ -97,10 +108,16 @@ class Connections:
                 connection.close(CloseCode.TOO_SLOW, "too slow")
 
     async def _revalidate_all(self) -> None:
-        for connection in list(self._open):
+        """Ask the store about each token once: the cache may be as old as the last look."""
+        principals = {c.principal.token_hash: c.principal for c in self._open}
+        for token_hash, principal in principals.items():
             with contextlib.suppress(WunderError):
-                if not await self._auth.revalidate(connection.principal):
-                    connection.close(CloseCode.TOKEN_ENDED, "token ended")
+                if token_hash is not None and not await self._auth.revalidate(principal, fresh=True):
+                    self.end_token(token_hash)
+
+
+def _keys(connection: Connection) -> list[tuple[str, str]]:
+    return [("user", connection.principal.user_id), ("network", connection.network)]
 
 
 def bound_send_buffer(request: web.Request, size: int) -> None:

@@ -28,7 +28,7 @@ class RateLimited(WunderError):
 
 
 class RequestTimeout(WunderError):
-    """The request did not arrive, or was not answered, in time."""
+    """The request did not arrive in time."""
 
     code = "REQUEST_TIMEOUT"
     status = 408

@@ -14,13 +14,14 @@ from actors.errors import (
     InvalidRequest,
     ServiceUnavailable,
     SessionNotFound,
+    StorageError,
     UpstreamError,
     UpstreamTimeout,
     WunderError,
 )
 from actors.events import encode_json
-from actors.messages import Done, DropSession, Event
-from gateway.answers import wait_for_answer
+from actors.messages import Buffered, Done, DropSession, Event, ReadBuffer
+from gateway.answers import Wait
 from gateway.auth import Auth, Principal
 from gateway.connections import Connections
 from gateway.http_common import json_response, ok, read_json
@@ -80,7 +81,7 @@ class ChatHandlers:
         principal = await self._auth.authenticate(request)
         body = await read_json(request, AskBody)
         user_id = self._auth.acting_user(principal, body.user_id)
-        self._check_room(principal, stream=body.stream)
+        self._check_room(request, principal)
         started = await self._start(user_id, body.question, body, session_id=body.session_id, agent_id=body.agent_id)
         return await self._answer(request, principal, started, stream=body.stream)
 
@@ -88,7 +89,10 @@ class ChatHandlers:
         principal = await self._auth.authenticate(request)
         body = await read_json(request, MessageBody)
         session = await self._visible(request, principal)
-        self._check_room(principal, stream=body.stream)
+        if principal.via != "api_key" and principal.user_id != session.user_id:
+            # A turn runs as its session's owner: administrators may look at it, and speak in their own.
+            raise SessionNotFound("there is no such session")
+        self._check_room(request, principal)
         started = await self._start(session.user_id, body.content, body, session_id=session.session_id, agent_id=None)
         return await self._answer(request, principal, started, stream=body.stream)
 
@@ -124,7 +128,8 @@ class ChatHandlers:
             if task is None:
                 raise SessionNotFound("the turn is not there any more")
             return task_answer(task)
-        answer = await wait_for_answer(self._topics, started.topic, submitted.turn_id, submitted.after)
+        wait = Wait(principal, self._auth.networks.network(request))
+        answer = await wait.run(self._connections, self._topics, started.topic, submitted.turn_id, submitted.after)
         final = answer.final or {}
         return answer_response(
             submitted.session_id,
@@ -221,7 +226,7 @@ class ChatHandlers:
     async def resume(self, request: web.Request) -> web.StreamResponse:
         self._check_serving()
         principal = await self._auth.authenticate(request)
-        self._connections.check_room(principal)
+        self._check_room(request, principal)
         session_id = SessionId(request.match_info["session_id"])
         # An EventSource that reconnects still has the first cursor in its URL; its header is newer.
         field = "Last-Event-ID" if "Last-Event-ID" in request.headers else "after_event_id"
@@ -249,10 +254,9 @@ class ChatHandlers:
         limit = number(request.query, "limit", default=200, low=1, high=1000)
         records = await self._store.read_events(session.session_id, after=after, limit=limit, max_bytes=1_048_576)
         active = await self._store.active_task(session.session_id)
-        last = records[-1].seq if records else after
+        last = records[-1].seq if records else min(after, await self._latest(session, after))
         events = with_gaps(records, after, last, self._clock.now_us())
-        if not records and after > session.reserved_seq:
-            last = await self._store.last_event_seq(session.session_id)
+        if last < after:
             events = [impossible(session.session_id, session.epoch, after, last, self._clock)]
         return ok(
             {
@@ -262,15 +266,27 @@ class ChatHandlers:
             }
         )
 
+    async def _latest(self, session: SessionRecord, after: int) -> int:
+        """The newest event if it is before `after`: the owner knows those that are not stored yet."""
+        stored = await self._store.last_event_seq(session.session_id)
+        if stored >= after or session.owner_id is None:
+            return max(stored, session.reserved_seq)  # without an owner no number above the newest event is reserved
+        try:
+            command = ReadBuffer(session_id=session.session_id, after=after, max_bytes=1)
+            buffered, _ = await self._owners.ask(session.session_id, command, Buffered)
+        except (ServiceUnavailable, StorageError):
+            return stored if after > session.reserved_seq else after
+        return buffered.latest
+
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _stream(self, request: web.Request, principal: Principal) -> EventStream:
-        return EventStream(request, principal, self._settings.gateway, self._clock)
+        network = self._auth.networks.network(request)
+        return EventStream(request, principal, network, self._settings.gateway, self._clock)
 
-    def _check_room(self, principal: Principal, *, stream: bool) -> None:
-        """Before the turn starts: a refusal must mean that nothing was started."""
-        if stream:
-            self._connections.check_room(principal)
+    def _check_room(self, request: web.Request, principal: Principal) -> None:
+        """Before a turn starts: a refusal must mean that nothing was started."""
+        self._connections.check_room(principal, self._auth.networks.network(request))
 
     def _check_serving(self) -> None:
         if self._connections.draining:

@@ -32,6 +32,7 @@ from gateway.auth import Auth
 from gateway.connections import Connections
 from gateway.health import Health
 from gateway.http_chat import ChatHandlers
+from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
 from gateway.owners import Owners
 from gateway.password_rules import PasswordRules, load_common_passwords
@@ -90,6 +91,8 @@ class GatewayService:
         services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
         self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, sockets)
+        self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
+        self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,8 +107,16 @@ class GatewayService:
         self.connections.start()
         self._health.start()
         server = self._settings.server
-        self._runner = web.AppRunner(self.app, access_log=None, handler_cancellation=True, lingering_time=1.0)
+        self._runner = web.AppRunner(
+            self.app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=self._settings.gateway.keep_alive_s,
+            lingering_time=1.0,
+        )
         await self._runner.setup()
+        if self._runner.server is not None:
+            self._lobby.start(self._runner.server)
         site = web.TCPSite(self._runner, server.host, server.port, backlog=_BACKLOG, ssl_context=tls(self._settings))
         try:
             await site.start()
@@ -123,6 +134,7 @@ class GatewayService:
         await self._register.stop()
         await self._sweep.stop()
         await self.topics.stop()
+        await self._lobby.stop()
         if self._runner is not None:
             await self._runner.cleanup()
         await self.connections.stop()

@@ -40,6 +40,11 @@ class ClientNetworks:
         """The key that limits are counted by: one IPv4 address, or an IPv6 /64."""
         return network_of(self.address(request))
 
+    def of_peer(self, peername: object) -> str | None:
+        """The key of a socket's other end; None for a trusted proxy, which speaks for many."""
+        address = _parse(str(peername[0])) if isinstance(peername, tuple) and peername else None
+        return None if address is not None and self._is_trusted(address) else network_of(address)
+
     def scheme(self, request: web.Request) -> str:
         """`http` or `https` as the client sees it."""
         peer = _parse(request.remote or "")

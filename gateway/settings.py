@@ -43,6 +43,7 @@ class GatewaySettings(Section, frozen=True):
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 1_048_576
     max_connections: Count = 20_000
     max_connections_per_user: Count = 5_000
+    max_connections_per_address: Count = 5_000
     max_subscriptions_per_connection: Count = 256
     messages_per_minute: Annotated[float, Meta(gt=0)] = 6000.0
     message_burst: Count = 2000
@@ -52,6 +53,7 @@ class GatewaySettings(Section, frozen=True):
     heartbeat_s: Seconds = 20.0
     sse_heartbeat_s: Seconds = 15.0
     auth_timeout_s: Seconds = 10.0
+    keep_alive_s: Seconds = 75.0
     slow_client_timeout_s: Seconds = 30.0
     request_timeout_s: Seconds = 30.0
     owner_timeout_s: Seconds = 12.0

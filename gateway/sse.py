@@ -38,10 +38,12 @@ class EventStream:
         self,
         request: web.Request,
         principal: Principal,
+        network: str,
         settings: GatewaySettings,
         clock: Clock,
     ) -> None:
         self.principal = principal
+        self.network = network
         self._request = request
         self._settings = settings
         self._clock = clock
@@ -77,11 +79,13 @@ class EventStream:
         subscription = topics.subscribe(topic, self._queue, sse_event, on_end=self._ended, **limits)
         connections.add(self)
         try:
+            await connections.look_again(self)
             await response.prepare(self._request)
             self._queue.put(_RETRY)
             for event in first:
                 self._queue.put(sse_event(event))
-            subscription.start()
+            if self._code is None:
+                subscription.start()
             await self._write(response)
             await self._end(response)
         except (ConnectionError, asyncio.CancelledError):

@@ -53,6 +53,17 @@ class TokenCache:
                 return load.result()
         return found
 
+    async def refresh(self, token_hash: str) -> Found | None:
+        """The token as the store has it now, whatever is known here."""
+        load = self._loads.get(token_hash)
+        if load is None:
+            found = await self._load(token_hash)
+            if found is None:
+                self._found.pop(token_hash)
+            return found
+        await asyncio.wait([load])
+        return await self.get(token_hash) if load.cancelled() else load.result()
+
     def forget(self, token_hash: str) -> None:
         """The token ended, or its user changed."""
         self._found.pop(token_hash)

@@ -62,8 +62,11 @@ class WebSocketConnection:
 
     kind = "websocket"
 
-    def __init__(self, principal: Principal, settings: GatewaySettings, clock: Clock, trace_id: str) -> None:
+    def __init__(
+        self, principal: Principal, network: str, settings: GatewaySettings, clock: Clock, trace_id: str
+    ) -> None:
         self.principal = principal
+        self.network = network
         self.connection_id = clock.new_id("conn")
         self._settings = settings
         self._clock = clock

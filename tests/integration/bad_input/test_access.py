@@ -74,6 +74,20 @@ async def test_a_turn_in_somebody_elses_session(world: World) -> None:
     assert await world.stored() == before
 
 
+async def test_an_administrator_does_not_speak_as_somebody_else(world: World) -> None:
+    """It would be a turn of the session's owner: with that user's limits, and in that user's name."""
+    admin = await world.register("boss")
+    await world.row("UPDATE users SET is_admin = true WHERE user_id = $1 RETURNING user_id", admin.user_id)
+    path = f"/wunder/chat/sessions/{world.session_id}"
+    before = await world.stored()
+    assert (await world.call("GET", path, headers=admin.headers)).status == 200
+    for target in (f"{path}/messages", "/wunder"):
+        body = {"content": "hi", "question": "hi", "stream": False, "session_id": world.session_id}
+        answer = await world.call("POST", target, body, admin.headers)
+        assert (answer.status, answer.error["code"]) == (404, "SESSION_NOT_FOUND")
+    assert await world.stored() == before
+
+
 async def test_somebody_elses_session_over_a_websocket(world: World) -> None:
     before = await world.stored()
     payloads = {

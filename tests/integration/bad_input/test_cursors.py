@@ -65,15 +65,17 @@ async def test_a_websocket_begins_with_a_gap(world: World, kind: str) -> None:
     assert gap["payload"]["data"]["data"] == gap_after(BEYOND, latest)
 
 
-async def test_a_page_begins_with_a_gap(world: World) -> None:
+@pytest.mark.parametrize("beyond", [BEYOND, "just"])
+async def test_a_page_begins_with_a_gap(world: World, beyond: int | str) -> None:
     latest = await newest(world)
+    cursor = latest + 1 if beyond == "just" else BEYOND
     answer = await world.call(
-        "GET", f"/wunder/chat/sessions/{world.session_id}/events?after={BEYOND}", headers=world.alice.headers
+        "GET", f"/wunder/chat/sessions/{world.session_id}/events?after={cursor}", headers=world.alice.headers
     )
     data = answer.body["data"]
     assert (answer.status, data["last_event_id"]) == (200, latest)
     assert [(e["event"], e["id"], e["data"]["data"]) for e in data["events"]] == [
-        ("gap", latest, gap_after(BEYOND, latest))
+        ("gap", latest, gap_after(cursor, latest))
     ]
 
 

@@ -96,3 +96,17 @@ def test_limits_are_counted_by_network(address: str | None, network: str) -> Non
 )
 def test_the_scheme_comes_from_a_trusted_proxy_only(peer: str, forwarded: str, scheme: str) -> None:
     assert ClientNetworks(PROXIES).scheme(request_from(peer, ("X-Forwarded-Proto", forwarded))) == scheme
+
+
+@pytest.mark.parametrize(
+    ("peername", "key"),
+    [
+        (("198.51.100.7", 5), "198.51.100.7"),
+        (("2001:db8::5", 5, 0, 0), "2001:db8::/64"),
+        (("10.0.0.1", 5), None),  # a proxy's socket carries many clients
+        ("", "local"),
+        (None, "local"),
+    ],
+)
+def test_whose_a_socket_is(peername: object, key: str | None) -> None:
+    assert ClientNetworks(["10.0.0.0/8"]).of_peer(peername) == key
