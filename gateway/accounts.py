@@ -112,8 +112,7 @@ class Accounts:
             log.warning("password_change_refused", user_id=user.user_id, network=network)
             raise PermissionDenied("the current password is wrong", field="current_password")
         password_hash = await self._hasher.hash(new)
-        await self._store.update_user(user.user_id, password_hash=password_hash)
-        ended = await self._auth.end_user_tokens(user.user_id, keep=principal.token_hash)
+        ended = await self._auth.change_password(user.user_id, password_hash, keep=principal.token_hash)
         log.info("password_changed", user_id=user.user_id, ended=len(ended))
         return len(ended)
 

@@ -32,14 +32,16 @@ from gateway.credentials import (
 from gateway.errors import AuthRequired, PermissionDenied, RateLimited
 from gateway.network import ClientNetworks
 from gateway.origins import Origins
-from gateway.rate_limit import TokenBuckets
+from gateway.rate_limit import RecentMap, TokenBuckets
 from gateway.settings import Settings
 from gateway.token_cache import TokenCache
+from storage.database import settle
 from storage.errors import Conflict, InvalidRequest, StorageUnavailable
 from storage.records import TicketRecord, TokenRecord, UserId, UserRecord
 from storage.store import UserStorage
 
 API_KEY_USER = UserId("api_key")
+_KEY_NETWORK_S = 86_400.0
 _USER_ID = re.compile(r"[A-Za-z0-9_.@:-]{1,128}")
 
 TokenListener = Callable[[str], None]
@@ -74,7 +76,9 @@ class Auth:
             clock,
             rate_per_minute=settings.auth.network_rate_per_minute,
             burst=settings.auth.network_burst,
+            max_debt=settings.auth.network_burst,
         )
+        self._key_networks: RecentMap[str, bool] = RecentMap(clock, keep_s=_KEY_NETWORK_S, max_entries=4096)
         self.networks = ClientNetworks(settings.server.trusted_proxies)
         self.origins = Origins(settings, self.networks)
         self._listeners: list[TokenListener] = []
@@ -85,9 +89,10 @@ class Auth:
     async def authenticate(self, request: web.Request) -> Principal:
         """The caller; `AuthRequired` without a valid credential. A ticket is used up by this."""
         credential = find_credential(request, allow_query_token=self._allow_query_token)
-        if credential.kind in {"bearer", "api_key"} and self._is_api_key(credential.secret):
-            return _api_key_principal()
-        principal = self._peek(credential) or await self._look_up(credential, self.networks.network(request))
+        principal = self._peek(credential)
+        if principal is None:
+            network = self.networks.network(request)
+            principal = self._match_api_key(credential, network) or await self._look_up(credential, network)
         if principal is None:
             raise AuthRequired("the credential is not valid, or not any more", hint="sign in again")
         return principal
@@ -167,11 +172,15 @@ class Auth:
         self._ended_here([token_hash])
         return ended
 
-    async def end_user_tokens(self, user_id: UserId, *, keep: str | None = None) -> list[str]:
-        """End all tokens of a user (except `keep`); their hashes."""
-        hashes = await self._store.delete_user_tokens(user_id, keep=keep)
-        self._ended_here(hashes)
-        return hashes
+    async def change_password(self, user_id: UserId, password_hash: str, *, keep: str | None) -> list[str]:
+        """Set a password and end the user's tokens except `keep`; their hashes. All of it or nothing."""
+
+        async def change() -> list[str]:
+            hashes = await self._store.change_password(user_id, password_hash, keep=keep)
+            self._ended_here(hashes or ())
+            return hashes or []
+
+        return await settle(change())
 
     def forget(self, token_hash: str) -> None:
         """A token ended on some node: drop it here and tell the listeners."""
@@ -198,11 +207,20 @@ class Auth:
         """Remove entries that are too old to be used."""
         self._cache.sweep()
         self._guesses.sweep()
+        self._key_networks.sweep()
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _is_api_key(self, secret: str) -> bool:
-        return bool(self._api_key_hash) and hmac.compare_digest(hash_secret(secret), self._api_key_hash)
+    def _match_api_key(self, credential: Credential, network: str) -> Principal | None:
+        """Where the key was used lately it is never refused: others' guesses must not shut its owner out."""
+        if not self._api_key_hash or credential.kind not in {"bearer", "api_key"}:
+            return None
+        if self._key_networks.get(network) is None:
+            self._check_guesses(network)
+        if not hmac.compare_digest(hash_secret(credential.secret), self._api_key_hash):
+            return None
+        self._key_networks.put(network, True)
+        return _api_key_principal()
 
     def _peek(self, credential: Credential) -> Principal | None:
         """The way of almost every request: a token that is known already."""
@@ -212,16 +230,19 @@ class Auth:
         return None if found is None else _principal(*found, via="token")
 
     async def _look_up(self, credential: Credential, network: str) -> Principal | None:
-        """Ask the store. Unknown credentials cost their network a token, so that guessing cannot load it."""
-        if credential.kind == "api_key" or not is_well_formed(credential.secret, _prefix(credential)):
-            return None
-        wait_s = self._guesses.take(network)
+        """Ask the store. A wrong credential costs its network a token: guessing cannot load it, nor go on."""
+        self._check_guesses(network)
+        principal = None
+        if credential.kind != "api_key" and is_well_formed(credential.secret, _prefix(credential)):
+            principal = await self._find(credential)
+        if principal is None:
+            self._guesses.charge(network)
+        return principal
+
+    def _check_guesses(self, network: str) -> None:
+        wait_s = self._guesses.wait_s(network)
         if wait_s:
             raise RateLimited("too many credentials that are not valid", retry_after_s=wait_s)
-        principal = await self._find(credential)
-        if principal is not None:
-            self._guesses.give_back(network)
-        return principal
 
     async def _find(self, credential: Credential) -> Principal | None:
         secret_hash = hash_secret(credential.secret)

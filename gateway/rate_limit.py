@@ -84,14 +84,21 @@ class Pace:
 
 
 class TokenBuckets:
-    """A bucket per key: `burst` at once, then `rate_per_minute`. A full bucket is forgotten."""
+    """A bucket per key: `burst` at once, then `rate_per_minute`. A full bucket is forgotten.
 
-    def __init__(self, clock: Clock, *, rate_per_minute: float, burst: int, max_entries: int = 65_536) -> None:
+    `take` asks first and takes one if there is one. Where the price is known only afterwards, `wait_s` asks and
+    `charge` takes: what was under way at once can leave a debt, of `max_debt` at most.
+    """
+
+    def __init__(
+        self, clock: Clock, *, rate_per_minute: float, burst: int, max_debt: int = 0, max_entries: int = 65_536
+    ) -> None:
         self._clock = clock
         self._rate_per_s = rate_per_minute / 60
         self._burst = float(burst)
+        self._max_debt = float(max_debt)
         self._levels: RecentMap[str, tuple[float, float]] = RecentMap(
-            clock, keep_s=self._burst / self._rate_per_s, max_entries=max_entries
+            clock, keep_s=(burst + max_debt) / self._rate_per_s, max_entries=max_entries
         )
 
     def __len__(self) -> int:
@@ -99,11 +106,19 @@ class TokenBuckets:
 
     def take(self, key: str) -> float:
         """Take one; 0.0 if there was one, else (nothing taken) the seconds until there is."""
-        level = self.level(key)
-        if level < 1:
-            return (1 - level) / self._rate_per_s
-        self._levels.put(key, (self._clock.monotonic_s(), level - 1))
-        return 0.0
+        wait_s = self.wait_s(key)
+        if not wait_s:
+            self.charge(key)
+        return wait_s
+
+    def wait_s(self, key: str) -> float:
+        """The seconds until there is one to take; 0.0 if there is."""
+        return max(0.0, (1 - self.level(key)) / self._rate_per_s)
+
+    def charge(self, key: str) -> None:
+        """Take one whether or not there is one."""
+        level = max(-self._max_debt, self.level(key) - 1)
+        self._levels.put(key, (self._clock.monotonic_s(), level))
 
     def give_back(self, key: str) -> None:
         """Undo one `take`."""

@@ -48,14 +48,17 @@ class UserStorage(Protocol):
     ) -> UserRecord | None:
         """Change what is not None; the user as it is afterwards, None if there is no such user."""
 
+    async def change_password(self, user_id: UserId, password_hash: str, *, keep: str | None) -> list[str] | None:
+        """Set a password and end the user's tokens except `keep`, in one transaction.
+
+        The hashes of the tokens that ended; None if there is no such user.
+        """
+
     async def put_token(self, token: TokenRecord) -> None: ...
     async def find_token(self, token_hash: str, now_us: int) -> tuple[TokenRecord, UserRecord] | None:
         """The unexpired token and its user."""
 
     async def delete_token(self, token_hash: str) -> bool: ...
-    async def delete_user_tokens(self, user_id: UserId, *, keep: str | None) -> list[str]:
-        """End a user's tokens except `keep`; the hashes that ended."""
-
     async def put_ticket(self, ticket: TicketRecord) -> None: ...
     async def take_ticket(self, ticket_hash: str, now_us: int) -> tuple[TicketRecord, UserRecord] | None:
         """Use up a ticket: of concurrent callers exactly one gets it, and only before it expires."""

@@ -55,6 +55,15 @@ class UserTopic(StoreTopic):
         row = await self._db.fetchrow("update_user", user_id, plain_text(email), password_hash)
         return None if row is None else user_record(row)
 
+    async def change_password(self, user_id: UserId, password_hash: str, *, keep: str | None) -> list[str] | None:
+        async def change(tx: Runner) -> list[str] | None:
+            if await tx.fetchrow("update_user", user_id, None, password_hash) is None:
+                return None
+            rows = await tx.fetch("delete_user_tokens", user_id, keep or "")
+            return [row["token_hash"] for row in rows]
+
+        return await self._db.transact(change)
+
     async def put_token(self, token: TokenRecord) -> None:
         await self._db.execute("put_token", token.token_hash, token.user_id, token.created_us, token.expires_us)
 
@@ -72,10 +81,6 @@ class UserTopic(StoreTopic):
 
     async def delete_token(self, token_hash: str) -> bool:
         return await self._db.execute("delete_token", token_hash) > 0
-
-    async def delete_user_tokens(self, user_id: UserId, *, keep: str | None) -> list[str]:
-        rows = await self._db.fetch("delete_user_tokens", user_id, keep or "")
-        return [row["token_hash"] for row in rows]
 
     async def put_ticket(self, ticket: TicketRecord) -> None:
         await self._db.execute("put_ticket", ticket.ticket_hash, ticket.user_id, ticket.token_hash, ticket.expires_us)

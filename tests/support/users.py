@@ -57,6 +57,14 @@ class MemoryUsers:
         )
         return self.users[user_id]
 
+    async def change_password(self, user_id: UserId, password_hash: str, *, keep: str | None) -> list[str] | None:
+        if await self.update_user(user_id, password_hash=password_hash) is None:
+            return None
+        ended = [h for h, token in self.tokens.items() if token.user_id == user_id and h != keep]
+        for token_hash in ended:
+            del self.tokens[token_hash]
+        return ended
+
     async def put_token(self, token: TokenRecord) -> None:
         self._check()
         self.tokens[token.token_hash] = token
@@ -71,13 +79,6 @@ class MemoryUsers:
     async def delete_token(self, token_hash: str) -> bool:
         self._check()
         return self.tokens.pop(token_hash, None) is not None
-
-    async def delete_user_tokens(self, user_id: UserId, *, keep: str | None) -> list[str]:
-        self._check()
-        ended = [h for h, token in self.tokens.items() if token.user_id == user_id and h != keep]
-        for token_hash in ended:
-            del self.tokens[token_hash]
-        return ended
 
     async def put_ticket(self, ticket: TicketRecord) -> None:
         self._check()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
 
-from storage.errors import Conflict
+from storage.errors import Conflict, StorageUnavailable
 from storage.records import TicketRecord, UserId
 from storage.store import AsyncStorageBackend
 from tests.conformance.store import make
@@ -71,15 +72,49 @@ async def test_a_token_lives_until_it_expires(store: AsyncStorageBackend) -> Non
     assert not await store.delete_token("a")
 
 
-async def test_ending_a_users_tokens_keeps_one(store: AsyncStorageBackend) -> None:
+async def test_a_changed_password_ends_the_other_tokens(store: AsyncStorageBackend) -> None:
     await store.create_user(make.user())
     await store.create_user(make.user("u2", "Grace"))
     for name in "abc":
         await store.put_token(make.token(name))
     await store.put_token(make.token("d", UserId("u2")))
-    assert sorted(await store.delete_user_tokens(make.USER, keep="b")) == ["a", "c"]
-    assert await store.delete_user_tokens(make.USER, keep=None) == ["b"]
+    assert sorted(await store.change_password(make.USER, "new", keep="b") or ()) == ["a", "c"]
+    changed = await store.get_user(make.USER)
+    assert changed == msgspec.structs.replace(make.user(), password_hash="new")
+    assert await store.change_password(make.USER, "newer", keep=None) == ["b"]
     assert await store.find_token("d", 1) is not None
+    assert await store.change_password(UserId("nobody"), "x", keep=None) is None
+
+
+async def test_a_password_and_its_tokens_change_together_or_not_at_all(
+    store: AsyncStorageBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two statements nothing can be left: a stolen token would outlive the old password."""
+    await store.create_user(make.user())
+    await store.put_token(make.token("stolen"))
+    database = store._db  # type: ignore[attr-defined]
+    transact = database.transact
+
+    class Cut:
+        """A transaction that is lost when the tokens' turn comes."""
+
+        def __init__(self, tx: Any) -> None:
+            self._tx = tx
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._tx, name)
+
+        async def fetch(self, name: str, *args: Any) -> Any:
+            raise StorageUnavailable("the connection was lost")
+
+    async def cut(body: Any) -> Any:
+        return await transact(lambda tx: body(Cut(tx)))
+
+    monkeypatch.setattr(database, "transact", cut)
+    with pytest.raises(StorageUnavailable):
+        await store.change_password(make.USER, "new", keep=None)
+    assert await store.get_user(make.USER) == make.user()
+    assert await store.find_token("stolen", 1) is not None
 
 
 async def test_a_ticket_is_taken_once_and_before_it_expires(store: AsyncStorageBackend) -> None:

@@ -27,6 +27,20 @@ def test_waiting_never_fills_beyond_the_burst(clock: ManualClock) -> None:
     assert buckets.level("a") == 2
 
 
+def test_what_is_charged_afterwards_can_leave_a_debt(clock: ManualClock) -> None:
+    buckets = TokenBuckets(clock, rate_per_minute=60, burst=2, max_debt=3)
+    for _ in range(10):
+        buckets.charge("a")
+    assert buckets.level("a") == -3
+    assert buckets.wait_s("a") == 4
+    assert buckets.take("a") == 4
+    clock.advance(4)
+    assert (buckets.wait_s("a"), buckets.take("a"), buckets.wait_s("a")) == (0, 0, 1)
+    clock.advance(5)
+    buckets.sweep()
+    assert len(buckets) == 0
+
+
 def test_full_buckets_are_forgotten_by_use_and_by_sweep(clock: ManualClock) -> None:
     buckets = TokenBuckets(clock, rate_per_minute=60, burst=5)
     for number in range(100):
