@@ -378,3 +378,15 @@ async def test_a_crash_loses_what_was_unwritten() -> None:
     with pytest.raises(asyncio.CancelledError):
         await bench.writer._task
     assert bench.spans() == []
+
+
+async def test_a_segment_that_may_be_stored_grows_no_more() -> None:
+    """The store refused it, but may have it: a longer one under another number would hold its text twice."""
+    bench = Bench()
+    bench.store.failures = 1
+    bench.delta(1)
+    bench.delta(2)
+    assert not await bench.writer.flush()
+    bench.delta(3)
+    assert await bench.writer.flush()
+    assert bench.spans(A) == [(1, 2), (3, 3)]
