@@ -89,6 +89,7 @@ class PermitLine:
         return await future
 
     async def _send(self) -> None:
+        gathered: list[tuple[Acquire | Release, asyncio.Future[Permit | None]]] = []
         try:
             while self._waiting:
                 gathered, self._waiting = self._waiting, []
@@ -103,7 +104,8 @@ class PermitLine:
                         future.set_result(answer)
         finally:
             self._task = None
-            self._fail(self._waiting, ServiceUnavailable("the process stops"))
+            self._fail([*gathered, *self._waiting], ServiceUnavailable("the process stops"))
+            self._waiting = []
 
     @staticmethod
     def _fail(gathered: list[tuple[Acquire | Release, asyncio.Future[Permit | None]]], error: WunderError) -> None:

@@ -114,7 +114,7 @@ class Placement:
     def start_failed(self, node_id: str) -> float:
         """A session actor could not be started there: how long no other is tried, twice as long each time."""
         failures = self._failed.get(node_id, (0, 0.0))[0] + 1
-        pause_s = min(_FIRST_PAUSE_S * 2 ** min(failures - 1, 10), _MAX_PAUSE_S)
+        pause_s: float = min(_FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10), _MAX_PAUSE_S)
         self._failed[node_id] = (failures, self._monotonic_s() + pause_s)
         return pause_s
 

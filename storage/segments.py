@@ -41,8 +41,8 @@ def cut(record: EventRecord, after: int) -> EventRecord:
 class Segment:
     """A run of deltas of one turn, kind and round, growing until it is written.
 
-    `head` holds the fields that all parts share (model_round, tool ...). One that was sent to the store is `closed`: the
-    store may have it although it gave no answer, and a longer one would be another row with the same text.
+    `head` holds the fields that all parts share (model_round, tool ...). One that was sent to the store is `closed`:
+    the store may have it although it gave no answer, and a longer one would be another row with the same text.
     """
 
     __slots__ = ("closed", "created_us", "first_seq", "head", "key", "kind", "parts", "seq", "session_id", "turn_id")

@@ -113,7 +113,7 @@ class SessionStorage(Protocol):
         """Give a session up cleanly and return its unused numbers."""
 
     async def disown_session(self, fence: Fence) -> bool:
-        """Give a session up whose last write is unknown: no owner, all reserved numbers kept; False if the fence is old."""
+        """Give a session up whose last write is unknown: all reserved numbers are kept; False if the fence is old."""
 
     async def reserve_seq(self, fence: Fence, reserved_seq: int) -> None:
         """Raise the session's reserved number (never lowers it)."""

@@ -1,16 +1,38 @@
-"""For every kind of test: with CI=true nothing may be skipped; --seed replays what chance chose."""
+"""For every kind of test: nothing waits for ever; with CI=true nothing may be skipped; --seed replays chance."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import os
+from typing import Any
 
 import pytest
+
+TIMEOUT_S = 60.0
+"""The longest that an async test may take; a module with slow ones says otherwise with a `TIMEOUT_S` of its own."""
 
 _skipped: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="replay scenarios that print a seed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = _bounded(item.obj, getattr(item.module, "TIMEOUT_S", TIMEOUT_S))
+
+
+def _bounded(test: Any, seconds: float) -> Any:
+    @functools.wraps(test)
+    async def bounded(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(seconds):
+            await test(*args, **kwargs)
+
+    return bounded
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import asyncpg
-import pytest
 
 from tests.support.facts import eventually
 from tests.support.follower import Follower
@@ -16,12 +14,6 @@ from tests.support.served import API_KEY, Served
 TIMEOUT_S = 120.0
 STREAMS = 20
 RESTARTS = 3
-
-
-@pytest.fixture(autouse=True)
-async def bounded() -> Any:
-    async with asyncio.timeout(TIMEOUT_S):
-        yield
 
 
 async def test_nothing_acknowledged_is_lost_when_postgres_crashes(served: Served, postgres: PostgresServer) -> None:

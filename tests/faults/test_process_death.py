@@ -6,8 +6,6 @@ import asyncio
 import signal
 from typing import Any
 
-import pytest
-
 from tests.faults.looks import actor_of, epoch_of, get, row, signal_process
 from tests.support.facts import eventually
 from tests.support.follower import Follower
@@ -16,12 +14,6 @@ from tests.support.world import World
 
 TIMEOUT_S = 90.0
 WORDS = 400
-
-
-@pytest.fixture(autouse=True)
-async def bounded() -> Any:
-    async with asyncio.timeout(TIMEOUT_S):
-        yield
 
 
 async def stored_answer(served: Served, follower: Follower) -> str:

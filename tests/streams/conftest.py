@@ -119,7 +119,9 @@ async def _settled(scene: Scene, live: list[Requests]) -> None:
         await eventually(lambda g=gateway_: not g.topics.subscriptions, "no subscriptions")
     if not scene.leaves_turns:
         assert scene.cluster.directory is not None
-        await eventually(lambda: not any(h._background for h in scene.cluster.hosts.values()), "nobody asks for permits")
+        await eventually(
+            lambda: not any(h._background for h in scene.cluster.hosts.values()), "nobody asks for permits"
+        )
         await scene.cluster.directory.desk._recall_once()
         await eventually(lambda: not scene.permits.held, lambda_text(scene, "held"))
         await eventually(lambda: not scene.permits.waiting, lambda_text(scene, "waiting"))

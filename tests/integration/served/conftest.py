@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.served import Served
-
-TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="package")
@@ -26,9 +23,3 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     service.start()
     yield service
     assert service.stop() == 0
-
-
-@pytest.fixture(autouse=True)
-async def bounded() -> AsyncIterator[None]:
-    async with asyncio.timeout(TIMEOUT_S):
-        yield
