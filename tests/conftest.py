@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import os
+from asyncio import timeout  # the real one: some tests put their own in its place
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _bounded(test: Any, seconds: float) -> Any:
     @functools.wraps(test)
     async def bounded(*args: Any, **kwargs: Any) -> None:
-        async with asyncio.timeout(seconds):
+        async with timeout(seconds):
             await test(*args, **kwargs)
 
     return bounded
