@@ -115,7 +115,9 @@ class SessionRunner:
                 await asyncio.wait([self.turns.task])
             try:
                 await self.stream.settle()
-                await self._services.store.close_session(self.session.fence, last_seq=self.stream.numbers.last)
+                now_us = self._services.clock.now_us()
+                last_seq = self.stream.numbers.last
+                await self._services.store.close_session(self.session.fence, last_seq=last_seq, now_us=now_us)
             except WunderError:
                 self._abandoned = False  # given up instead
                 raise

@@ -99,8 +99,17 @@ class ToolsSettings(Section, frozen=True):
 
 
 class AgentQueueSettings(Section, frozen=True):
-    """Bounds of queued turns."""
+    """Background tasks: the pools that run them, their retries, and how many may wait."""
 
+    enabled: bool = True
+    max_workers: Annotated[int, Meta(ge=1, le=10_000)] = 32
+    claim_batch: Annotated[int, Meta(ge=1, le=1000)] = 32
+    poll_interval_ms: Annotated[float, Meta(ge=100, le=600_000)] = 2000.0
+    lease_s: Seconds = 15.0
+    max_retries: Annotated[int, Meta(ge=0, le=100)] = 3
+    retry_base_ms: Annotated[float, Meta(gt=0, le=3_600_000)] = 1000.0
+    retry_max_ms: Annotated[float, Meta(gt=0, le=86_400_000)] = 60_000.0
+    task_ttl_s: Annotated[float, Meta(ge=0)] = 0.0
     max_queued: Count = 20_000
     max_queued_per_user: Count = 10_000
 

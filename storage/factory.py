@@ -6,8 +6,10 @@ from urllib.parse import unquote
 
 from storage.database import Database, StorageObserver
 from storage.errors import InvalidRequest
+from storage.merged_queue_writer import MergedQueueWriter
 from storage.merged_turn_writer import MergedTurnWriter
 from storage.postgres import PostgresDatabase
+from storage.queue_writer import SteppedQueueWriter
 from storage.settings import StorageSettings
 from storage.sql_store import SqlStore
 from storage.sqlite import MEMORY, SqliteDatabase
@@ -20,8 +22,9 @@ _EXPECTED = "postgresql://user@host/database, sqlite:///relative/path.db, sqlite
 def create_store(settings: StorageSettings, observer: StorageObserver | None = None) -> AsyncStorageBackend:
     """A store that is not open yet; `InvalidRequest` (field "storage.url") for a URL of another kind."""
     database = create_database(settings, observer)
-    turn_writer = MergedTurnWriter if database.dialect == "postgres" else SteppedTurnWriter
-    return SqlStore(database, turn_writer(database))
+    if database.dialect == "postgres":
+        return SqlStore(database, MergedTurnWriter(database), MergedQueueWriter(database))
+    return SqlStore(database, SteppedTurnWriter(database), SteppedQueueWriter(database))
 
 
 def create_database(settings: StorageSettings, observer: StorageObserver | None = None) -> Database:

@@ -36,5 +36,5 @@ class OwnerTopic(StoreTopic):
     async def owned_sessions(self) -> list[tuple[SessionId, OwnerId]]:
         return [(row["session_id"], row["owner_id"]) for row in await self._db.fetch("owned_sessions")]
 
-    async def orphaned_sessions(self, *, limit: int) -> list[SessionId]:
-        return [row["session_id"] for row in await self._db.fetch("orphaned_sessions", limit)]
+    async def orphaned_sessions(self, *, limit: int, now_us: int, ready: bool = True) -> list[SessionId]:
+        return [row["session_id"] for row in await self._db.fetch("orphaned_sessions", limit, ready, now_us)]

@@ -15,8 +15,9 @@ SessionId = NewType("SessionId", str)
 TurnId = NewType("TurnId", str)
 OwnerId = NewType("OwnerId", str)
 
-TaskStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
-TerminalStatus = Literal["succeeded", "failed", "cancelled", "interrupted"]
+TaskStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted", "dead"]
+TerminalStatus = Literal["succeeded", "failed", "cancelled", "interrupted", "dead"]
+Origin = Literal["message", "task"]
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -113,7 +114,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The durable record of one turn: who asked, what, state, attempts.
 
     `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the
-    owner. `request` is the accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
+    owner, `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may
+    start. `request` is the accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
     """
 
     turn_id: TurnId
@@ -133,6 +135,60 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_us: int
     started_us: int | None = None
     finished_us: int | None = None
+    origin: Origin = "message"
+    priority: int = 0
+    run_at_us: int | None = None
+    failures: int = 0
+    max_attempts: int = 1
+    webhook: bytes | None = None
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that did not complete its task: it failed and was retried, or its process died."""
+
+    turn_id: TurnId
+    attempt: int
+    outcome: Literal["failed", "crashed"]
+    error: bytes | None = None
+    started_us: int | None = None
+    finished_us: int
+
+
+class NewTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A background task to enqueue, with its session if that is to be made, and its `queued` event's data."""
+
+    task: TaskRecord
+    session: SessionRecord | None = None
+    event: bytes
+
+
+class Enqueued(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a `NewTask`: recorded, the earlier task with its idempotency key, or there is no such session.
+
+    `owner_id` is the live owner of its session, who has to be told.
+    """
+
+    task: TaskRecord | None
+    duplicate: bool = False
+    owner_id: OwnerId | None = None
+
+
+class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that a pool has claimed, with its session: the pool is the owner now.
+
+    `resumed` says that it has run before (a process died, or it is tried again).
+    """
+
+    task: TaskRecord
+    opened: OpenedSession
+    resumed: bool
+
+
+class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tasks are queued in all and (of those asked for) by user; counted up to a bound."""
+
+    total: int
+    by_user: dict[UserId, int]
 
 
 class OpenedSession(msgspec.Struct, frozen=True, kw_only=True):

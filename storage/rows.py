@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from storage.database import Row
-from storage.records import EventRecord, MessageRecord, SessionRecord, TaskRecord, UserRecord
+from storage.records import AttemptRecord, EventRecord, MessageRecord, SessionRecord, TaskRecord, UserRecord
 
 
 def user_record(row: Row) -> UserRecord:
@@ -56,6 +56,24 @@ def task_record(row: Row) -> TaskRecord:
         stop_reason=row["stop_reason"],
         last_round=row["last_round"],
         created_us=row["created_us"],
+        started_us=row["started_us"],
+        finished_us=row["finished_us"],
+        origin=row["origin"],
+        priority=row["priority"],
+        run_at_us=row["run_at_us"],
+        failures=row["failures"],
+        max_attempts=row["max_attempts"],
+        webhook=_bytes(row["webhook"]),
+    )
+
+
+def attempt_record(row: Row) -> AttemptRecord:
+    """A row of task_attempts."""
+    return AttemptRecord(
+        turn_id=row["turn_id"],
+        attempt=row["attempt"],
+        outcome=row["outcome"],
+        error=_bytes(row["error"]),
         started_us=row["started_us"],
         finished_us=row["finished_us"],
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from storage.database import Row, Runner
 from storage.errors import OwnedElsewhere, SessionNotFound, StaleEpoch
+from storage.queue_writer import new_session_params
 from storage.records import (
     Fence,
     MessageRecord,
@@ -30,16 +31,7 @@ class SessionTopic(StoreTopic):
     """The sessions' part of `SessionStorage` in SQL."""
 
     async def create_session(self, session: SessionRecord) -> SessionRecord:
-        await self._db.execute(
-            "create_session",
-            session.session_id,
-            session.user_id,
-            plain_text(session.title),
-            plain_text(session.agent_id),
-            session.archived,
-            session.created_us,
-            session.updated_us,
-        )
+        await self._db.execute("create_session", *new_session_params(session))
         stored = await self.get_session(session.session_id)
         if stored is None or stored.user_id != session.user_id:
             raise SessionNotFound("there is no such session")
@@ -76,6 +68,7 @@ class SessionTopic(StoreTopic):
             existed = await tx.execute("delete_session", session_id) > 0
             await tx.execute("delete_session_messages", session_id)
             await tx.execute("delete_session_events", session_id)
+            await tx.execute("delete_session_attempts", session_id)
             await tx.execute("delete_session_tasks", session_id)
             return existed
 
@@ -87,6 +80,7 @@ class SessionTopic(StoreTopic):
         async def take(tx: Runner) -> tuple[Row | None, list[TaskRecord]]:
             await _check_takeover(tx, session_id, owner_id)
             row = await tx.fetchrow("open_session", session_id, owner_id, seq_block, now_us)
+            await tx.execute("hold_queued", session_id)
             active = await tx.fetch("active_tasks", session_id, MAX_ACTIVE_TASKS)
             return row, [task_record(task) for task in active]
 
@@ -99,11 +93,17 @@ class SessionTopic(StoreTopic):
             first_seq=session.reserved_seq - seq_block + 1,
             last_seq=row["last_seq"],
             running=_running(tasks),
-            queued=tuple(task for task in tasks if task.status == "queued"),
+            queued=tuple(task for task in tasks if task.status == "queued" and in_line(task, now_us)),
         )
 
-    async def close_session(self, fence: Fence, *, last_seq: int) -> None:
-        if not await self._db.execute("close_session", fence.session_id, fence.epoch, last_seq):
+    async def close_session(self, fence: Fence, *, last_seq: int, now_us: int) -> None:
+        async def close(tx: Runner) -> bool:
+            if not await tx.execute("close_session", fence.session_id, fence.epoch, last_seq):
+                return False
+            await tx.execute("release_next", fence.session_id, now_us)
+            return True
+
+        if not await self._db.transact(close):
             raise stale(fence)
 
     async def disown_session(self, fence: Fence) -> bool:
@@ -139,6 +139,11 @@ async def _check_takeover(tx: Runner, session_id: SessionId, owner_id: OwnerId) 
 async def _is_live(tx: Runner, owner_id: OwnerId | None) -> bool:
     row = await tx.fetchrow("owner_is_live", owner_id)
     return row is not None and bool(row["live"])
+
+
+def in_line(task: TaskRecord, now_us: int) -> bool:
+    """Whether a queued task waits for its turn, and not for its time (a retry keeps its place)."""
+    return task.run_at_us is None or task.run_at_us <= now_us or task.attempt > 0
 
 
 def _running(tasks: list[TaskRecord]) -> TaskRecord | None:

@@ -8,11 +8,11 @@ from storage.events import EventTopic
 from storage.migrate import migrate
 from storage.owners import OwnerTopic
 from storage.sessions import SessionTopic
-from storage.tasks import TaskTopic
+from storage.task_queue import TaskQueueTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskTopic, EventTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, EventTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:

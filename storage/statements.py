@@ -21,6 +21,7 @@ import msgspec
 
 Dialect = Literal["postgres", "sqlite"]
 
+SHARED = ("shared", "queue")
 FOLDER = Path(__file__).parent / "queries"
 _HEADER = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{(\w+)(?::\$(\d+))?\}")
@@ -70,7 +71,7 @@ def read_file(name: str) -> dict[str, Statement]:
 @cache
 def load(dialect: Dialect) -> Mapping[str, str]:
     """Every query of a database, ready to send."""
-    statements = read_file("shared") | read_file(dialect)
+    statements = {name: one for file in SHARED for name, one in read_file(file).items()} | read_file(dialect)
     queries = {s.name: _expand(s.sql, statements) for s in statements.values() if not s.is_fragment}
     if dialect == "sqlite":
         queries = {name: _PARAMETER.sub(r"?\1", sql) for name, sql in queries.items()}

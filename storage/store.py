@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from storage.queue_writer import FinishedTurn
 from storage.records import (
     Accepted,
+    AttemptRecord,
+    ClaimedTask,
+    Enqueued,
     EventBatch,
     EventRecord,
     Fence,
     MessageRecord,
+    NewTask,
     OpenedSession,
     OwnerId,
+    QueueDepth,
     SessionId,
     SessionPage,
     SessionRecord,
@@ -109,8 +115,8 @@ class SessionStorage(Protocol):
         lease is not live).
         """
 
-    async def close_session(self, fence: Fence, *, last_seq: int) -> None:
-        """Give a session up cleanly and return its unused numbers."""
+    async def close_session(self, fence: Fence, *, last_seq: int, now_us: int) -> None:
+        """Give a session up cleanly, return its unused numbers, and leave its next task to the pools."""
 
     async def disown_session(self, fence: Fence) -> bool:
         """Give a session up whose last write is unknown: all reserved numbers are kept; False if the fence is old."""
@@ -121,8 +127,11 @@ class SessionStorage(Protocol):
     async def owned_sessions(self) -> list[tuple[SessionId, OwnerId]]:
         """Sessions whose owner's lease is live."""
 
-    async def orphaned_sessions(self, *, limit: int) -> list[SessionId]:
-        """Sessions with a queued or running task and no live owner, oldest task first."""
+    async def orphaned_sessions(self, *, limit: int, now_us: int, ready: bool = True) -> list[SessionId]:
+        """Sessions with a queued or running task and no live owner, oldest task first.
+
+        Without `ready` those whose task is for the pools are left out.
+        """
 
     async def load_messages(self, session_id: SessionId, *, limit: int) -> list[MessageRecord]:
         """The newest `limit` messages in order."""
@@ -206,6 +215,68 @@ class TaskStorage(Protocol):
     async def forget_idempotency_keys(self, before_us: int) -> int: ...
 
 
+class TaskQueueStorage(Protocol):
+    """Background tasks: enqueued without an owner, claimed by pools. See `queue_writer` for what `ready` means."""
+
+    async def enqueue_tasks(self, items: Sequence[NewTask], *, now_us: int) -> list[Enqueued]:
+        """Record tasks, each with its session and its `queued` event; repeating the call is harmless."""
+
+    async def queue_depth(self, user_ids: Sequence[UserId], *, most: int) -> QueueDepth:
+        """How many tasks are queued, counted up to `most`."""
+
+    async def claim_tasks(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
+        """Start at most `limit` ready tasks in their order: the caller owns their sessions. None without a live lease.
+
+        Of concurrent claimers exactly one gets a task, and none waits for another.
+        """
+
+    async def finish_and_leave(self, turns: Sequence[FinishedTurn]) -> list[bool]:
+        """Complete turns and give their sessions up; False for one that is not running at its attempt any more, whose
+        fence is stale, or (with status "succeeded") whose cancel was requested. Repeating gives True again."""
+
+    async def retry_turn(
+        self,
+        fence: Fence,
+        task: TaskRecord,
+        *,
+        run_at_us: int,
+        error: bytes,
+        events: Sequence[EventRecord],
+        now_us: int,
+    ) -> bool:
+        """Put a running task that failed back into its line; False if it is not running or its cancel was requested."""
+
+    async def record_attempt(self, attempt: AttemptRecord) -> None: ...
+    async def list_attempts(self, turn_id: TurnId) -> list[AttemptRecord]:
+        """The attempts that did not complete the task, in order."""
+
+    async def promote_due(self, *, limit: int, now_us: int) -> list[tuple[SessionId, OwnerId | None]]:
+        """Let tasks whose time has come join their lines; their sessions, with the owner that was live."""
+
+    async def next_due(self) -> int | None:
+        """When the next task that waits for its time may start."""
+
+    async def queued_tasks(self, session_id: SessionId, *, limit: int) -> list[TaskRecord]:
+        """A session's queued tasks, oldest first."""
+
+    async def list_tasks(
+        self,
+        user_id: UserId | None,
+        *,
+        status: str | None,
+        session_id: SessionId | None,
+        before: tuple[int, str] | None,
+        limit: int,
+    ) -> list[TaskRecord]:
+        """Newest first, older than `before` (created_us, turn_id); every user's with `user_id=None`."""
+
+    async def requeue_task(self, turn_id: TurnId, *, now_us: int) -> Enqueued:
+        """Queue a dead or failed task again; no task if it is neither."""
+
+    async def queue_states(self) -> dict[str, tuple[int, int]]:
+        """For each state that is not an end: how many tasks, and when the oldest of them was created."""
+
+
 class EventStorage(Protocol):
     """The event log of each session."""
 
@@ -223,7 +294,7 @@ class EventStorage(Protocol):
         """Retention: remove old events of these kinds, at most `limit` rows a call."""
 
 
-class AsyncStorageBackend(UserStorage, SessionStorage, TaskStorage, EventStorage, Protocol):
+class AsyncStorageBackend(UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, Protocol):
     """The whole store, and its life."""
 
     async def open(self) -> None:

@@ -89,9 +89,7 @@ CREATE TABLE tasks (
     turn_id TEXT PRIMARY KEY,
     session_id TEXT NOT NULL,
     user_id TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (
-        status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'interrupted')
-    ),
+    status TEXT NOT NULL,
     attempt BIGINT NOT NULL,
     crashes BIGINT NOT NULL,
     cancel_requested BOOLEAN NOT NULL,

@@ -144,3 +144,104 @@ WITH fenced AS (
     {touch:$10}
 )
 SELECT EXISTS (SELECT 1 FROM fenced) AS fenced, EXISTS (SELECT 1 FROM task) AS done
+
+-- name: enqueue_new_tasks
+-- Records background tasks with sessions of their own, each with its `queued` event; names those that are new.
+-- why: one statement for a burst instead of five for each task.
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+        $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[]) WITH ORDINALITY
+    AS g (turn_id, session_id, user_id, idempotency_key, priority, run_at_us, max_attempts, webhook, title, agent_id,
+        request, created_us, place)
+), made AS (
+    INSERT INTO sessions (session_id, user_id, title, agent_id, archived, created_us, updated_us, epoch, reserved_seq,
+        message_count)
+    SELECT session_id, user_id, title, agent_id, FALSE, created_us, created_us, 0, 1, 0 FROM given
+    ON CONFLICT (session_id) DO NOTHING RETURNING session_id
+), ranked AS (
+    SELECT g.*, row_number() OVER (PARTITION BY g.user_id, g.priority ORDER BY g.place) + greatest(
+        coalesce((SELECT max(t.rank) FROM tasks t WHERE t.user_id = g.user_id AND t.status = 'queued'), 0),
+        coalesce((SELECT t.rank FROM tasks t WHERE t.ready AND t.priority = g.priority
+            ORDER BY t.priority DESC, t.rank, t.turn_id LIMIT 1), 0)) AS rank
+    FROM given g JOIN made ON made.session_id = g.session_id
+), added AS (
+    INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us, crashes,
+        cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts, webhook)
+    SELECT turn_id, session_id, user_id, 'queued', 0, request, idempotency_key, created_us, 0, FALSE, 0, 'task', priority,
+        rank, run_at_us IS NULL, run_at_us, 0, max_attempts, webhook FROM ranked
+    ON CONFLICT DO NOTHING RETURNING turn_id, session_id
+), told AS (
+    INSERT INTO events (session_id, first_seq, seq, turn_id, kind, data, parts, created_us)
+    SELECT a.session_id, 1, 1, a.turn_id, 'queued', e.data, NULL, $13
+    FROM added a JOIN unnest($1::text[], $14::text[]) AS e (turn_id, data) ON e.turn_id = a.turn_id
+)
+SELECT turn_id FROM added
+
+-- name: claim_tasks
+-- A pool takes the next tasks in their order, and becomes the owner of their sessions.
+-- why: one statement; what another pool, an owner or an enqueuer has locked is passed over instead of waited for.
+WITH picked AS (
+    SELECT t.turn_id, t.session_id, t.status AS was FROM tasks t JOIN sessions s ON s.session_id = t.session_id
+    WHERE t.ready AND EXISTS (SELECT 1 FROM owners o WHERE o.owner_id = $1 AND o.lease_until_us > {now_us})
+    ORDER BY t.priority DESC, t.rank, t.turn_id LIMIT $2 FOR UPDATE OF t, s SKIP LOCKED
+), opened AS (
+    UPDATE sessions s SET owner_id = $1, epoch = s.epoch + 1, reserved_seq = s.reserved_seq + $3, opened_us = $4
+    FROM picked p WHERE s.session_id = p.session_id
+    RETURNING s.session_id, s.title, s.agent_id AS session_agent_id, s.archived, s.created_us AS session_created_us,
+        s.updated_us, s.owner_id, s.epoch, s.reserved_seq, s.message_count
+), claimed AS (
+    UPDATE tasks t SET status = 'running', ready = FALSE, run_at_us = NULL, attempt = t.attempt + 1,
+        crashes = t.crashes + CASE p.was WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(t.started_us, $4)
+    FROM picked p WHERE t.turn_id = p.turn_id
+    RETURNING t.*
+)
+SELECT c.*, o.title, o.session_agent_id, o.archived, o.session_created_us, o.updated_us, o.owner_id, o.epoch,
+    o.reserved_seq, o.message_count, p.was,
+    (SELECT coalesce(max(e.seq), 0) FROM events e WHERE e.session_id = c.session_id) AS last_seq
+FROM claimed c JOIN opened o ON o.session_id = c.session_id JOIN picked p ON p.turn_id = c.turn_id
+ORDER BY c.priority DESC, c.rank, c.turn_id
+
+-- name: finish_and_leave
+-- Completes turns, each with its last messages and events, and gives their sessions up; says what became of each.
+-- why: one statement, and one sync, for all turns that end at about the same time.
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
+        $8::text[], $9::text[], $10::bigint[], $11::bigint[])
+    AS g (session_id, epoch, turn_id, attempt, status, answer, error, usage, stop_reason, finished_us, last_seq)
+), fenced AS (
+    SELECT g.* FROM given g JOIN sessions s ON s.session_id = g.session_id
+    WHERE s.epoch = g.epoch AND s.owner_id IS NOT NULL ORDER BY s.session_id FOR UPDATE OF s
+), task AS (
+    UPDATE tasks t SET status = f.status, answer = f.answer, error = f.error, usage = f.usage,
+        stop_reason = f.stop_reason, finished_us = f.finished_us
+    FROM fenced f WHERE t.turn_id = f.turn_id AND t.session_id = f.session_id AND t.attempt = f.attempt
+        AND t.status IN ('queued', 'running') AND NOT (t.cancel_requested AND f.status = 'succeeded')
+    RETURNING t.turn_id, t.session_id
+), said AS (
+    INSERT INTO messages (session_id, position, turn_id, round, role, body, created_us)
+    SELECT n.* FROM unnest($12::text[], $13::bigint[], $14::text[], $15::bigint[], $16::text[], $17::text[],
+        $18::bigint[]) AS n (session_id, position, turn_id, round, role, body, created_us)
+    WHERE n.turn_id IN (SELECT turn_id FROM task) AND NOT EXISTS (SELECT 1 FROM messages m
+        WHERE m.session_id = n.session_id AND m.position = n.position AND m.turn_id = n.turn_id AND m.body = n.body)
+    RETURNING session_id
+), told AS (
+    INSERT INTO events (session_id, first_seq, seq, turn_id, kind, data, parts, created_us)
+    SELECT e.* FROM unnest($19::text[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::text[],
+        $25::text[], $26::bigint[]) AS e (session_id, first_seq, seq, turn_id, kind, data, parts, created_us)
+    WHERE e.session_id IN (SELECT session_id FROM task)
+    ON CONFLICT (session_id, seq) DO NOTHING
+), closed AS (
+    UPDATE sessions s SET owner_id = NULL, updated_us = greatest(s.updated_us, f.finished_us),
+        reserved_seq = least(s.reserved_seq, f.last_seq),
+        message_count = s.message_count + (SELECT count(*) FROM said WHERE said.session_id = s.session_id)
+    FROM fenced f JOIN task t ON t.turn_id = f.turn_id WHERE s.session_id = f.session_id
+), following AS (
+    UPDATE tasks SET ready = TRUE WHERE turn_id IN (
+        SELECT DISTINCT ON (n.session_id) n.turn_id FROM tasks n
+        WHERE n.session_id IN (SELECT session_id FROM task) AND n.status = 'queued'
+            AND (n.run_at_us IS NULL OR n.attempt > 0)
+        ORDER BY n.session_id, n.attempt = 0, n.created_us, n.turn_id
+    ) AND run_at_us IS NULL RETURNING turn_id
+)
+SELECT f.turn_id, EXISTS (SELECT 1 FROM task t WHERE t.turn_id = f.turn_id) AS done,
+    (SELECT count(*) FROM following) AS following FROM fenced f

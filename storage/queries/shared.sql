@@ -12,7 +12,8 @@ session_id, user_id, title, agent_id, archived, created_us, updated_us, owner_id
 -- fragment: task
 -- The columns of a TaskRecord.
 turn_id, session_id, user_id, status, attempt, crashes, cancel_requested, request, idempotency_key, answer, error,
-    usage, stop_reason, last_round, created_us, started_us, finished_us
+    usage, stop_reason, last_round, created_us, started_us, finished_us, origin, priority, run_at_us, failures,
+    max_attempts, webhook
 
 -- name: ping
 -- One trivial statement.
@@ -206,7 +207,8 @@ WHERE o.lease_until_us > {now_us} ORDER BY s.session_id
 -- name: orphaned_sessions
 -- Sessions with work to do and no live owner, the longest waiting first.
 SELECT t.session_id FROM tasks t JOIN sessions s ON s.session_id = t.session_id
-WHERE t.status IN ('queued', 'running')
+WHERE t.status IN ('queued', 'running') AND (CAST($2 AS BOOLEAN) OR NOT t.ready)
+    AND (t.run_at_us IS NULL OR t.run_at_us <= $3)
     AND NOT EXISTS (SELECT 1 FROM owners o WHERE o.owner_id = s.owner_id AND o.lease_until_us > {now_us})
 GROUP BY t.session_id ORDER BY min(t.created_us), t.session_id LIMIT $1
 

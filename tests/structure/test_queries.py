@@ -9,7 +9,7 @@ import pytest
 from storage.statements import Statement, read_file
 from tests.structure.rules import product_files
 
-SHARED = read_file("shared")
+SHARED = read_file("shared") | read_file("queue")
 FILES = {"shared": SHARED, "postgres": read_file("postgres"), "sqlite": read_file("sqlite")}
 ALL = [(file, statement) for file, found in FILES.items() for statement in found.values()]
 USED = {

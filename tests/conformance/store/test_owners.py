@@ -82,17 +82,17 @@ async def test_lapsed_owners_without_sessions_are_forgotten(store: AsyncStorageB
 async def test_closing_gives_back_unused_numbers_but_no_used_one(store: AsyncStorageBackend) -> None:
     fence = await make.fence(store)
     await store.append_events([make.batch(fence, make.event(1), make.event(2), make.event(3))])
-    await store.close_session(fence, last_seq=2)
-    await store.close_session(fence, last_seq=2)
+    await store.close_session(fence, last_seq=2, now_us=1)
+    await store.close_session(fence, last_seq=2, now_us=1)
     opened = await store.open_session(make.SESSION, make.OWNER, seq_block=10, now_us=5)
     assert (opened.first_seq, opened.last_seq, opened.session.epoch) == (4, 3, fence.epoch + 1)
     with pytest.raises(StaleEpoch):
-        await store.close_session(fence, last_seq=3)
+        await store.close_session(fence, last_seq=3, now_us=1)
 
 
 async def test_after_closing_the_fence_holds_no_more(store: AsyncStorageBackend) -> None:
     fence = await make.fence(store)
-    await store.close_session(fence, last_seq=0)
+    await store.close_session(fence, last_seq=0, now_us=1)
     assert await store.append_events([make.batch(fence, make.event(1))]) == [make.SESSION]
     with pytest.raises(StaleEpoch):
         await store.reserve_seq(fence, 2000)
@@ -120,12 +120,12 @@ async def test_owned_and_orphaned_sessions(store: AsyncStorageBackend) -> None:
                 store, fence, make.task(session_id, "queued", session_id=session_id, created_us=created_us)
             )
     assert await store.owned_sessions() == [("s1", "o0"), ("s2", "o1"), ("s3", "o2")]
-    assert await store.orphaned_sessions(limit=9) == []
+    assert await store.orphaned_sessions(limit=9, now_us=2**60) == []
     for owner in await store.live_owners():
         await store.expire_owner(owner)
     assert await store.owned_sessions() == []
-    assert await store.orphaned_sessions(limit=9) == ["s2", "s1"]
-    assert await store.orphaned_sessions(limit=1) == ["s2"]
+    assert await store.orphaned_sessions(limit=9, now_us=2**60) == ["s2", "s1"]
+    assert await store.orphaned_sessions(limit=1, now_us=2**60) == ["s2"]
 
 
 async def test_a_new_owner_gets_the_turns_to_care_for(store: AsyncStorageBackend) -> None:

@@ -1,0 +1,121 @@
+-- The task queue, one text for both databases (see shared.sql for how it is written).
+
+-- name: claim_session
+-- Gives a session without a live owner to a pool that has claimed its next task.
+UPDATE sessions SET owner_id = $2, epoch = epoch + 1, reserved_seq = reserved_seq + $3, opened_us = $4
+WHERE session_id = $1
+RETURNING {session}, (SELECT coalesce(max(e.seq), 0) FROM events e WHERE e.session_id = sessions.session_id) AS last_seq
+
+-- name: hold_queued
+-- A session that has an owner: none of its tasks is for the pools.
+UPDATE tasks SET ready = FALSE WHERE session_id = $1 AND status IN ('queued', 'running') AND ready
+
+-- name: release_next
+-- A session that has no owner any more: the first task in its line is for the pools, if it may start now.
+UPDATE tasks SET ready = TRUE WHERE turn_id = (
+    SELECT n.turn_id FROM tasks n WHERE n.session_id = $1 AND n.status IN ('queued', 'running')
+        AND (n.run_at_us IS NULL OR n.run_at_us <= $2 OR n.attempt > 0)
+    ORDER BY n.attempt = 0, n.created_us, n.turn_id LIMIT 1
+) AND (run_at_us IS NULL OR run_at_us <= $2)
+
+-- name: queued_by_user
+-- How many tasks a user has queued, counted up to a bound.
+SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE user_id = $1 AND status = 'queued' LIMIT $2) AS counted
+
+-- name: queued_in_all
+-- How many tasks are queued, counted up to a bound.
+SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT $1) AS counted
+
+-- name: next_rank
+-- The place of a user's next task in the fair order: behind the user's own, but not before what is next for all.
+SELECT 1 + {greatest}(
+    coalesce((SELECT max(rank) FROM tasks WHERE user_id = $1 AND status = 'queued'), 0),
+    coalesce((SELECT rank FROM tasks WHERE ready AND priority = $2 ORDER BY priority DESC, rank, turn_id LIMIT 1), 0)
+) AS rank
+
+-- name: has_line
+-- Whether a session has a task that is running, or that is in line for it.
+SELECT EXISTS (SELECT 1 FROM tasks WHERE session_id = $1 AND status IN ('queued', 'running')
+    AND (run_at_us IS NULL OR run_at_us <= $2 OR attempt > 0)) AS found
+
+-- name: enqueue_task
+-- Records a background task unless its id or its idempotency key is known.
+INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us, crashes,
+    cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts, webhook)
+VALUES ($1, $2, $3, 'queued', 0, $4, $5, $6, 0, FALSE, 0, 'task', $7, $8, $9, $10, 0, $11, $12)
+ON CONFLICT DO NOTHING
+
+-- name: take_number
+-- Numbers one event of a session that has no live owner; its row is locked.
+UPDATE sessions SET reserved_seq = reserved_seq + 1, updated_us = {greatest}(updated_us, $2) WHERE session_id = $1
+RETURNING reserved_seq
+
+-- name: claimable_tasks
+-- The next tasks for the pools, in their order.
+SELECT turn_id, session_id, status FROM tasks WHERE ready ORDER BY priority DESC, rank, turn_id LIMIT $1
+
+-- name: claim_task
+-- A pool starts a task (or takes it up again): a new attempt; one that ran before has lost a process.
+UPDATE tasks SET status = 'running', ready = FALSE, run_at_us = NULL, attempt = attempt + 1,
+    crashes = crashes + CASE status WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(started_us, $2)
+WHERE turn_id = $1 AND ready
+RETURNING {task}
+
+-- name: retry_task
+-- A failed attempt that is tried again later.
+UPDATE tasks SET status = 'queued', failures = failures + 1, run_at_us = $4, error = $5
+WHERE turn_id = $1 AND session_id = $2 AND attempt = $3 AND status = 'running' AND NOT cancel_requested
+
+-- name: record_attempt
+-- Keeps how an attempt ended that did not complete its task.
+INSERT INTO task_attempts (turn_id, attempt, outcome, error, started_us, finished_us)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (turn_id, attempt) DO NOTHING
+
+-- name: list_attempts
+-- The attempts of a task that did not complete it.
+SELECT turn_id, attempt, outcome, error, started_us, finished_us FROM task_attempts WHERE turn_id = $1 ORDER BY attempt
+
+-- name: delete_session_attempts
+-- Removes the attempts of a deleted session's tasks.
+DELETE FROM task_attempts WHERE turn_id IN (SELECT turn_id FROM tasks WHERE session_id = $1)
+
+-- name: due_tasks
+-- Queued tasks whose time has come, with their sessions' owners if those are live.
+SELECT t.turn_id, t.session_id, o.owner_id FROM tasks t JOIN sessions s ON s.session_id = t.session_id
+LEFT JOIN owners o ON o.owner_id = s.owner_id AND o.lease_until_us > {now_us}
+WHERE t.status = 'queued' AND t.run_at_us <= $1 ORDER BY t.run_at_us LIMIT $2
+
+-- name: next_due
+-- When the next task that waits for its time may start.
+SELECT min(run_at_us) AS run_at_us FROM tasks WHERE status = 'queued' AND run_at_us IS NOT NULL
+
+-- name: come_due
+-- A task's time has come.
+UPDATE tasks SET run_at_us = NULL WHERE turn_id = $1 AND status = 'queued' AND run_at_us <= $2
+
+-- name: list_tasks
+-- A page of everybody's tasks, newest first, before a cursor.
+SELECT {task} FROM tasks
+WHERE (CAST($1 AS TEXT) IS NULL OR status = $1) AND (CAST($2 AS TEXT) IS NULL OR session_id = $2)
+    AND (created_us, turn_id) < ($3, $4)
+ORDER BY created_us DESC, turn_id DESC LIMIT $5
+
+-- name: list_user_tasks
+-- A page of one user's tasks, newest first, before a cursor.
+SELECT {task} FROM tasks
+WHERE user_id = $6 AND (CAST($1 AS TEXT) IS NULL OR status = $1) AND (CAST($2 AS TEXT) IS NULL OR session_id = $2)
+    AND (created_us, turn_id) < ($3, $4)
+ORDER BY created_us DESC, turn_id DESC LIMIT $5
+
+-- name: requeue_task
+-- Puts a dead or failed task back into its line with a fresh budget.
+UPDATE tasks SET status = 'queued', failures = 0, crashes = 0, cancel_requested = FALSE, finished_us = NULL, error = NULL,
+    stop_reason = NULL, run_at_us = NULL, ready = FALSE
+WHERE turn_id = $1 AND status IN ('failed', 'dead')
+RETURNING {task}
+
+-- name: queue_states
+-- How many tasks are in each state that is not an end, and since when the oldest of them.
+SELECT status, count(*) AS tasks, min(created_us) AS oldest_us FROM tasks
+WHERE status IN ('queued', 'running') GROUP BY status
