@@ -33,6 +33,8 @@ from actors.messages import (
     Report,
     Sweep,
     TokenEnded,
+    Wake,
+    WakePools,
     decode_command,
     encode,
     to_failed,
@@ -46,6 +48,7 @@ from storage.store import AsyncStorageBackend
 JANITOR = "janitor"
 _REBUILD_REPORT_S = 2.0
 _REBUILD_PAUSE_S = 0.5
+_WAKE_TIMEOUT_S = 5.0
 _START_TIMEOUT_S = 30.0
 _OWN_ACTOR_WAIT_S = 3.0
 """How long a session waits for an actor of its own to start; then it shares one."""
@@ -92,6 +95,7 @@ class Directory:
         self._gateways: dict[str, GatewayInfo] = {}
         self._dead_owners: set[OwnerId] = set()
         self._watched: set[str] = set()
+        self._waking: set[str] = set()
         self._ready = asyncio.Event()
         self._changed = asyncio.Condition()
         self._choosing = 0
@@ -135,6 +139,8 @@ class Directory:
             case TokenEnded():
                 for gateway in list(self._gateways):
                     self._background.start(self._tell(gateway, command), "token-ended")
+            case WakePools():
+                self._wake_pools()
             case Describe():
                 return self._describe()
             case _:
@@ -244,6 +250,17 @@ class Directory:
             with contextlib.suppress(WunderError):
                 await tell(self._reach.actor(JANITOR), Sweep(), timeout_s=5.0)
 
+    def _wake_pools(self) -> None:
+        for pool in self._placement.pools():
+            if pool not in self._waking:
+                self._waking.add(pool)
+                self._background.start(self._wake_pool(pool), f"wake-{pool}")
+
+    async def _wake_pool(self, pool: str) -> None:
+        self._waking.discard(pool)  # who comes from here on is not sure to be seen by this call
+        with contextlib.suppress(WunderError):
+            await tell(self._reach.actor(pool), Wake(), timeout_s=_WAKE_TIMEOUT_S)
+
     async def _tell(self, gateway: str, command: TokenEnded) -> None:
         try:
             await tell(self._reach.actor(gateway), command, timeout_s=10.0)
@@ -301,14 +318,21 @@ class Directory:
                 "permits_held": len(self.desk.permits.held),
                 "permits_waiting": self.desk.permits.waiters,
                 "sessions_located": len(placement.locations),
-                "session_actors": len(placement.actors),
+                "session_actors": len(placement.actors) - len(placement.pools()),
+                "pools": len(placement.pools()),
             },
             info={
                 "ready": self._ready.is_set(),
                 "nodes": [msgspec.to_builtins(node) for node in placement.nodes.values()],
                 "gateways": [{"name": name, **msgspec.to_builtins(info)} for name, info in self._gateways.items()],
                 "actors": [
-                    {"name": a.name, "node_id": a.node_id, "sessions": len(a.sessions), "suspect": a.suspect}
+                    {
+                        "name": a.name,
+                        "node_id": a.node_id,
+                        "sessions": len(a.sessions),
+                        "suspect": a.suspect,
+                        "pool": a.pool,
+                    }
                     for a in placement.actors.values()
                 ],
             },

@@ -38,6 +38,7 @@ __all__ = [
     "UserBusy",
     "UserQuotaExceeded",
     "WunderError",
+    "error_classes",
 ]
 
 
@@ -105,3 +106,14 @@ class ToolError(WunderError):
 
     code = "TOOL_ERROR"
     status = 500
+
+
+def error_classes() -> dict[str, type[WunderError]]:
+    """Every error of ours by its name (those whose modules are loaded)."""
+    found: dict[str, type[WunderError]] = {}
+    pending: list[type[WunderError]] = [WunderError]
+    while pending:
+        cls = pending.pop()
+        found[cls.__name__] = cls
+        pending.extend(cls.__subclasses__())
+    return found

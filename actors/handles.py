@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from actors.errors import ServiceUnavailable, WunderError
+from actors.errors import ServiceUnavailable
+from actors.gathering import Gathering
 from actors.messages import (
     Acquire,
     Command,
@@ -21,6 +22,7 @@ from actors.messages import (
     Release,
     Reply,
     TokenEnded,
+    WakePools,
     decode_reply,
     encode,
 )
@@ -69,58 +71,14 @@ async def _answer(call: Call, command: Command, timeout_s: float) -> bytes:
         ) from None
 
 
-class PermitLine:
-    """Permit calls of one process to the directory, in order: what gathers while a call is under way is the next one.
-
-    So the directory hears a session's release and its next request in that order, and under load one call serves many.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._waiting: list[tuple[Acquire | Release, asyncio.Future[Permit | None]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def ask(self, command: Acquire | Release) -> Permit | None:
-        """The directory's answer; `ServiceUnavailable` if there is none."""
-        future: asyncio.Future[Permit | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, future))
-        if self._task is None:
-            self._task = asyncio.create_task(self._send(), name="permit-line")
-        return await future
-
-    async def _send(self) -> None:
-        gathered: list[tuple[Acquire | Release, asyncio.Future[Permit | None]]] = []
-        try:
-            while self._waiting:
-                gathered, self._waiting = self._waiting, []
-                command = PermitCalls(calls=tuple(command for command, _ in gathered))
-                try:
-                    answers = (await ask(self._call, command, PermitAnswers)).permits
-                except WunderError as error:
-                    self._fail(gathered, error)
-                    continue
-                for (_, future), answer in zip(gathered, answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
-        finally:
-            self._task = None
-            self._fail([*gathered, *self._waiting], ServiceUnavailable("the process stops"))
-            self._waiting = []
-
-    @staticmethod
-    def _fail(gathered: list[tuple[Acquire | Release, asyncio.Future[Permit | None]]], error: WunderError) -> None:
-        for _, future in gathered:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # whoever waited may have left
-
-
 class DirectoryHandle:
     """The directory, typed."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self._permits = PermitLine(call)
+        # So the directory hears a session's release and its next request in that order.
+        self._permits: Gathering[Acquire | Release, Permit | None] = Gathering("permit-calls", self._ask_permits)
+        self._wakes: Gathering[None, None] = Gathering("wake-pools", self._wake_pools)
 
     async def locate(
         self,
@@ -142,6 +100,17 @@ class DirectoryHandle:
 
     async def release(self, session_id: SessionId, actor: str) -> None:
         await self._permits.ask(Release(session_id=session_id, actor=actor))
+
+    async def _ask_permits(self, calls: list[Acquire | Release]) -> tuple[Permit | None, ...]:
+        return (await ask(self.call, PermitCalls(calls=tuple(calls)), PermitAnswers)).permits
+
+    async def wake_pools(self) -> None:
+        """There are tasks for the pools; a burst of these is few calls."""
+        await self._wakes.ask(None)
+
+    async def _wake_pools(self, wakes: list[None]) -> list[None]:
+        await tell(self.call, WakePools())
+        return wakes
 
     async def passivated(self, actor: str, session_ids: tuple[SessionId, ...]) -> None:
         await tell(self.call, Passivated(actor=actor, session_ids=session_ids))

@@ -84,9 +84,7 @@ class Janitor:
     async def sweep_once(self) -> None:
         """Open every session that has work and no live owner."""
         pools = self._settings.agent_queue.enabled
-        orphans = await self._store.orphaned_sessions(
-            limit=_SWEEP_BATCH, now_us=self._clock.now_us(), ready=not pools
-        )
+        orphans = await self._store.orphaned_sessions(limit=_SWEEP_BATCH, now_us=self._clock.now_us(), ready=not pools)
         if not orphans:
             return
         limit, before = asyncio.Semaphore(_SWEEP_PARALLEL), self._reopened

@@ -1,7 +1,6 @@
-"""What the processes say to each other: commands down, replies and events up. All of it plain msgpack bytes.
+"""What the processes say to each other, as plain msgpack bytes: commands down, replies and events up.
 
-A process is called with one encoded command and answers one encoded reply; errors travel as `Failed` and are
-raised again, as the same class, on the caller's side. Nothing of a client is ever pickled.
+One encoded command, one encoded reply; errors travel as `Failed` and are raised again by the caller, as the same class.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from actors.errors import WunderError
+from actors.errors import WunderError, error_classes
 from storage.records import OwnerId, SessionId, TurnId, UserId
 
 BusyPolicy = Literal["enqueue", "reject", "interrupt"]
@@ -136,11 +135,15 @@ class Locate(Command, tag="locate", frozen=True):
 
 
 class RegisterActor(Command, tag="register", frozen=True):
-    """A session actor is ready under this owner id; `held` and `waiting` are its (session, user) permits."""
+    """A session actor is ready under this owner id; `held` and `waiting` are its (session, user) permits.
+
+    A `pool` has sessions only while it runs their tasks; none is placed on it.
+    """
 
     actor: str
     node_id: str
     owner_id: OwnerId
+    pool: bool = False
     sessions: tuple[SessionId, ...] = ()
     held: tuple[tuple[SessionId, UserId], ...] = ()
     waiting: tuple[tuple[SessionId, UserId], ...] = ()
@@ -205,6 +208,20 @@ class Batch(Command, tag="b", frozen=True):
     events: tuple[Event, ...] = ()
     dropped: tuple[SessionId, ...] = ()
     resync: tuple[SessionId, ...] = ()
+
+
+class WakePools(Command, tag="wake_pools", frozen=True):
+    """There are tasks for the pools: to the directory, which tells each of them."""
+
+
+class Wake(Command, tag="wake", frozen=True):
+    """To a pool: look for tasks now."""
+
+
+class PickUp(Command, tag="pick_up", frozen=True):
+    """Tasks were queued for a session of yours without you."""
+
+    session_id: SessionId
 
 
 class Report(Command, tag="report", frozen=True):
@@ -331,6 +348,9 @@ AnyCommand = (
     | RegisterGateway
     | TokenEnded
     | Batch
+    | WakePools
+    | Wake
+    | PickUp
     | Report
     | Sweep
 )
@@ -371,21 +391,10 @@ def to_failed(error: WunderError) -> Failed:
 
 
 def to_error(failed: Failed) -> WunderError:
-    cls = _error_classes().get(failed.error, WunderError)
-    return cls(
+    return error_classes().get(failed.error, WunderError)(
         failed.message,
         hint=failed.hint,
         field=failed.field,
         retry_after_s=failed.retry_after_s,
         detail=failed.detail,
     )
-
-
-def _error_classes() -> dict[str, type[WunderError]]:
-    found: dict[str, type[WunderError]] = {}
-    pending: list[type[WunderError]] = [WunderError]
-    while pending:
-        cls = pending.pop()
-        found[cls.__name__] = cls
-        pending.extend(cls.__subclasses__())
-    return found

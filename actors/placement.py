@@ -27,12 +27,13 @@ class Node(msgspec.Struct, frozen=True):
 class ActorInfo:
     """A session actor that has registered."""
 
-    def __init__(self, name: str, node_id: str, owner_id: OwnerId) -> None:
+    def __init__(self, name: str, node_id: str, owner_id: OwnerId, *, pool: bool = False) -> None:
         self.name = name
         self.node_id = node_id
         self.owner_id = owner_id
         self.sessions: dict[SessionId, float] = {}
         self.suspect = False
+        self.pool = pool
 
 
 class Placement:
@@ -54,7 +55,9 @@ class Placement:
         new = info is None
         former = info.owner_id if info is not None and info.owner_id != command.owner_id else None
         if info is None:
-            info = self.actors[command.actor] = ActorInfo(command.actor, command.node_id, command.owner_id)
+            info = self.actors[command.actor] = ActorInfo(
+                command.actor, command.node_id, command.owner_id, pool=command.pool
+            )
             self._failed.pop(command.node_id, None)
         if former is not None:
             self._clear(info)
@@ -103,7 +106,7 @@ class Placement:
 
     def choose(self, avoid: str | None, *, share: bool = False) -> ActorInfo | None:
         """The least loaded actor; None while an empty one can still be started, unless the session shall `share`."""
-        usable = [a for a in self.actors.values() if a.name != avoid and not a.suspect and a.node_id in self.nodes]
+        usable = [a for a in self._hosts() if a.name != avoid and not a.suspect and a.node_id in self.nodes]
         if not usable:
             return None
         chosen = min(usable, key=lambda a: len(a.sessions))
@@ -122,7 +125,7 @@ class Placement:
         """Nodes that should start an actor now (a node may be named more than once); `demand` sessions wait."""
         found: list[str] = []
         for node_id in self.nodes:
-            own = [a for a in self.actors.values() if a.node_id == node_id]
+            own = [a for a in self._hosts() if a.node_id == node_id]
             empty = sum(not a.sessions and not a.suspect for a in own) + self.starting.get(node_id, 0)
             missing = max(self._spare, demand, 1 if not own else 0) - empty
             found.extend([node_id] * max(0, min(missing, self._room(node_id))))
@@ -131,13 +134,20 @@ class Placement:
     def budget(self, node_id: str) -> int:
         return self._budget or max(1, int(self.nodes[node_id].cpus * ACTORS_PER_CPU))
 
+    def pools(self) -> list[str]:
+        """The names of the pools."""
+        return [a.name for a in self.actors.values() if a.pool]
+
+    def _hosts(self) -> list[ActorInfo]:
+        return [a for a in self.actors.values() if not a.pool]
+
     def _may_start(self, node_id: str) -> bool:
         return bool(self._room(node_id) or self.starting.get(node_id))
 
     def _room(self, node_id: str) -> int:
         if self._failed.get(node_id, (0, 0.0))[1] > self._monotonic_s():
             return 0
-        own = sum(a.node_id == node_id and not a.suspect for a in self.actors.values())
+        own = sum(a.node_id == node_id and not a.suspect for a in self._hosts())
         return max(0, self.budget(node_id) - own - self.starting.get(node_id, 0))
 
     def _clear(self, info: ActorInfo) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 
 from actors.background import Background
 from actors.directory import JANITOR
 from actors.disowner import Disowner
 from actors.errors import ServiceUnavailable, StaleEpoch, StorageUnavailable, WunderError
 from actors.handles import DirectoryHandle, Reach, tell
+from actors.host_description import describe_host
 from actors.lines import LineSet
 from actors.logs import log
 from actors.loop import Loop
 from actors.messages import (
+    AnyCommand,
     CancelTurn,
     Describe,
     Description,
@@ -29,6 +30,7 @@ from actors.messages import (
     Follow,
     Grant,
     OpenSession,
+    PickUp,
     ReadBuffer,
     RegisterActor,
     Reply,
@@ -44,13 +46,12 @@ from actors.messages import (
 from actors.owner_lease import OwnerLease
 from actors.session import new_session
 from actors.session_runner import SessionRunner
-from actors.session_upkeep import SessionUpkeep
-from actors.turn_runner import Services
-from storage.records import Fence, SessionId
+from actors.session_upkeep import SessionUpkeep, drain, leave_all
+from actors.turn_runner import FinishLine, Services
+from storage.records import ClaimedTask, Fence, OpenedSession, OwnerId, SessionId
 from storage.stream_event_writer import StreamEventWriter
 
 _MAINTENANCE_S = 1.0
-_LEAVE_PARALLEL = 32
 _DELETED = "deleted"
 
 
@@ -58,13 +59,21 @@ class SessionHost:
     """Sessions of one process under one owner id."""
 
     def __init__(
-        self, services: Services, directory: DirectoryHandle, reach: Reach, *, actor: str, node_id: str
+        self,
+        services: Services,
+        directory: DirectoryHandle,
+        reach: Reach,
+        *,
+        actor: str,
+        node_id: str,
+        pool: bool = False,
     ) -> None:
         self._services = services
         self._directory = directory
         self._reach = reach
         self._actor = actor
         self._node_id = node_id
+        self._pool = pool
         self._settings = services.settings.sessions
         self._runners: dict[SessionId, SessionRunner] = {}
         self._opening: dict[SessionId, asyncio.Future[SessionRunner]] = {}
@@ -91,16 +100,19 @@ class SessionHost:
             on_stored=self._on_stored,
             on_stale=self._on_stale,
         )
-        self._lines = LineSet(
-            actor,
-            reach,
+        self._lines = self._new_lines()
+        self._upkeep = SessionUpkeep(self._runners, self._settings, services.clock, self._passivate)
+        self._maintenance = Loop("session-upkeep", self._upkeep.run_once, interval_s=_MAINTENANCE_S)
+
+    def _new_lines(self) -> LineSet:
+        return LineSet(
+            self._actor,
+            self._reach,
             lambda: self._lease.owner_id,
             interval_s=self._settings.line_interval_ms / 1000,
             max_bytes=self._settings.line_max_bytes,
             on_lost=self._line_lost,
         )
-        self._upkeep = SessionUpkeep(self._runners, self._settings, services.clock, self._passivate)
-        self._maintenance = Loop("session-upkeep", self._upkeep.run_once, interval_s=_MAINTENANCE_S)
 
     async def start(self) -> None:
         """Open the store, take a lease, and tell the directory."""
@@ -115,7 +127,7 @@ class SessionHost:
         """Give everything up cleanly."""
         for part in (self._maintenance, self._reporting):
             await part.stop()
-        await self._leave_all(list(self._runners))
+        await leave_all(list(self._runners), self._leave)
         await self.writer.stop()
         await self._lines.stop(flush=True)
         await self._disowner.stop()
@@ -138,15 +150,20 @@ class SessionHost:
         await self._services.models.close()
         await self._services.store.close()
 
+    @property
+    def owner_id(self) -> OwnerId:
+        """Under which this process owns its sessions; empty while it has no lease."""
+        return self._lease.owner_id
+
     async def handle(self, data: bytes) -> bytes:
         """One command in, one reply out; errors travel as replies."""
         try:
-            return encode(await self._dispatch(data))
+            return encode(await self.take(decode_command(data)))
         except WunderError as error:
             return encode(to_failed(error))
 
-    async def _dispatch(self, data: bytes) -> Reply:
-        command = decode_command(data)
+    async def take(self, command: AnyCommand) -> Reply:
+        """Serve one command."""
         match command:
             case Submit():
                 return await self._submit(command)
@@ -166,6 +183,9 @@ class SessionHost:
             case OpenSession():
                 await self._runner(command.session_id)
                 return Done()
+            case PickUp():
+                await (await self._runner(command.session_id)).turns.pick_up()
+                return Done()
             case DropSession():
                 if (found := self._runners.get(command.session_id)) is not None:
                     found.abandon(_DELETED)
@@ -182,7 +202,7 @@ class SessionHost:
                 await self._report()
                 return Done()
             case Describe():
-                return self._describe()
+                return self.describe()
             case _:
                 raise WunderError(f"a session actor does not take {type(command).__name__}")
 
@@ -225,7 +245,7 @@ class SessionHost:
         return runner
 
     async def _open(self, session_id: SessionId, create: Submit | None) -> SessionRunner:
-        if self._draining or not self._lease.held:
+        if self._draining or self._pool or not self._lease.held:
             raise ServiceUnavailable("this session actor takes no sessions now", retry_after_s=0.5)
         store, now_us = self._services.store, self._services.clock.now_us()
         if create is not None:
@@ -238,15 +258,7 @@ class SessionHost:
             raise
         if owner_id != self._lease.owner_id:
             raise ServiceUnavailable("the lease was lost while opening", retry_after_s=0.5)
-        runner = SessionRunner(
-            self._services,
-            opened,
-            self.writer,
-            self._directory,
-            actor=self._actor,
-            on_abandoned=self._on_abandoned,
-        )
-        self._runners[session_id] = runner
+        runner = self._runners[session_id] = self._new_runner(opened)
         try:
             await runner.begin()
         except WunderError:
@@ -254,16 +266,30 @@ class SessionHost:
             raise
         return runner
 
-    async def _leave_all(self, session_ids: list[SessionId]) -> None:
-        """Leave many at a time, so that the database is asked for groups."""
-        limit = asyncio.Semaphore(_LEAVE_PARALLEL)
+    async def run_claimed(self, claimed: ClaimedTask, line: FinishLine) -> None:
+        """Own the session of a claimed task until the task has ended, or waits to be tried again."""
+        session_id = claimed.task.session_id
+        runner = self._runners[session_id] = self._new_runner(claimed.opened)
+        try:
+            await runner.begin()
+            await runner.run_claimed(claimed.task, line)
+        except WunderError as error:
+            runner.abandon(type(error).__name__)
+        if self._runners.get(session_id) is runner:
+            if runner.turns.left:
+                del self._runners[session_id]
+            else:
+                await self._leave(session_id)
 
-        async def leave(session_id: SessionId) -> None:
-            async with limit:
-                with contextlib.suppress(WunderError):
-                    await self._leave(session_id)
-
-        await asyncio.gather(*(leave(session_id) for session_id in session_ids))
+    def _new_runner(self, opened: OpenedSession) -> SessionRunner:
+        return SessionRunner(
+            self._services,
+            opened,
+            self.writer,
+            self._directory,
+            actor=self._actor,
+            on_abandoned=self._on_abandoned,
+        )
 
     async def _leave(self, session_id: SessionId, *, unless_busy: bool = False) -> None:
         runner = self._runners.pop(session_id, None)
@@ -330,7 +356,8 @@ class SessionHost:
                 actor=self._actor,
                 node_id=self._node_id,
                 owner_id=self._lease.owner_id,
-                sessions=tuple(s for s, _ in sessions),
+                pool=self._pool,
+                sessions=() if self._pool else tuple(s for s, _ in sessions),
                 held=tuple((s, x.user_id) for s, x in sessions if x.permit == "held"),
                 waiting=tuple((s, x.user_id) for s, x in sessions if x.permit == "waiting"),
             )
@@ -358,42 +385,15 @@ class SessionHost:
 
     async def _drain(self, grace_s: float) -> None:
         self._draining = True
-        runners = list(self._runners.values())
-        if runners:
-            drains = [asyncio.create_task(r.drain(), name="drain") for r in runners]
-            _, pending = await asyncio.wait(drains, timeout=grace_s)
-            for task in pending:
-                task.cancel()
-        for runner in runners:
-            if runner.session.running is not None:
-                # It is resumed by the session's next owner from its last committed round.
-                runner.abandon("drain_grace_over")
-        await self._leave_all([r.session.session_id for r in runners if r.session.session_id in self._runners])
+        await drain(self._runners, grace_s, self._leave)
 
-    def _describe(self) -> Description:
-        runners = self._runners.values()
-        counts = self.writer.counts
-        return Description(
-            gauges={
-                "sessions_open": len(self._runners),
-                "turns_running": sum(r.session.running is not None for r in runners),
-                "turns_queued": sum(len(r.session.queue) for r in runners),
-                "line_depth": self._lines.depth,
-                "line_calls": self._lines.calls,
-                "event_writer_depth": self.writer.depth,
-                "event_writer_age_seconds": self.writer.age_s(),
-                "event_writer_rows": counts.rows,
-                "event_writer_events": counts.events,
-                "event_writer_dropped": counts.dropped,
-                "event_writer_failures": counts.failures,
-                "stale_writes_refused": counts.stale + self._stale_commits,
-                "leases_lost": self._lease.lost,
-            },
-            info={
-                "pid": os.getpid(),
-                "actor": self._actor,
-                "node_id": self._node_id,
-                "owner_id": self._lease.owner_id,
-                "statements": dict(self._services.store.statements()),
-            },
-        )
+    def describe(self) -> Description:
+        """What this process is doing, in numbers."""
+        info = {"actor": self._actor, "node_id": self._node_id, "owner_id": self._lease.owner_id}
+        gauges = {
+            "line_depth": float(self._lines.depth),
+            "line_calls": float(self._lines.calls),
+            "stale_writes_refused": float(self.writer.counts.stale + self._stale_commits),
+            "leases_lost": float(self._lease.lost),
+        }
+        return describe_host(self._runners, self.writer, self._services.store, gauges, info)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from actors.errors import ServiceUnavailable, SessionNotFound, UserBusy, UserQuotaExceeded, WunderError
 from actors.event_buffer import EventBuffer
@@ -20,10 +20,13 @@ from actors.logs import log
 from actors.messages import Buffered, CancelReceipt, Following, Submit, Submitted
 from actors.session import Enqueue, Numbers, Refuse, RunningTurn, Session
 from actors.session_stream import Draft, SessionStream
-from actors.turn_queue import TurnQueue, request_cursor
-from actors.turn_runner import Services
-from storage.records import Fence, OpenedSession, TurnId, UserId
+from actors.task_request import request_cursor
+from actors.turn_queue import TurnQueue
+from actors.turn_runner import FinishLine, Services
+from storage.queue_writer import FinishedTurn
+from storage.records import EventRecord, Fence, MessageRecord, OpenedSession, TaskRecord, TurnId, UserId
 from storage.stream_event_writer import StreamEventWriter
+from storage.turn_writer import Completion
 
 
 class SessionRunner:
@@ -131,6 +134,23 @@ class SessionRunner:
         self.turns.stopped = True
         if self.turns.task is not None:
             await asyncio.wait([self.turns.task])
+
+    async def run_claimed(self, task: TaskRecord, line: FinishLine) -> None:
+        """Run a task that a pool has claimed with this session; recording its end leaves the session."""
+
+        async def finish(
+            fence: Fence, end: Completion, messages: Sequence[MessageRecord], events: Sequence[EventRecord]
+        ) -> bool:
+            turn = FinishedTurn(
+                fence=fence, end=end, last_seq=events[-1].seq, messages=tuple(messages), events=tuple(events)
+            )
+            self.turns.left = await line.ask(turn)
+            return self.turns.left
+
+        await self.turns.run_claimed(task, finish)
+        if self.turns.left:
+            self._abandoned = self.turns.stopped = True
+            self.stream.close()
 
     def abandon(self, reason: str) -> None:
         """Stop at once and write nothing more; another owner has, or will have, the session."""

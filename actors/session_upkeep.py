@@ -1,17 +1,23 @@
-"""What a session host does every second: idle sessions leave memory, idle permits go back, what waits is poked."""
+"""What a session host does every second, and at its end.
+
+Idle sessions leave memory, idle permits go back, what waits is poked; a drain lets turns finish and then leaves all.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 
 from actors.clock import Clock
+from actors.errors import WunderError
 from actors.messages import Returned
 from actors.session_runner import SessionRunner
 from actors.settings import SessionsSettings
 from actors.turn_queue import TurnQueue
 from storage.records import SessionId
 
+_LEAVE_PARALLEL = 32
 _KEEP_NO_PERMITS_S = 5.0
 """After a recall: longer than the directory's pause between two of them while somebody waits."""
 
@@ -56,3 +62,32 @@ class SessionUpkeep:
             elif runner.session.permit != "waiting":
                 await runner.poke()
         await asyncio.gather(*(turns.give_back() for turns in kept), return_exceptions=True)
+
+
+async def leave_all(session_ids: list[SessionId], leave: Callable[[SessionId], Awaitable[None]]) -> None:
+    """Leave many at a time, so that the database is asked for groups."""
+    limit = asyncio.Semaphore(_LEAVE_PARALLEL)
+
+    async def leave_one(session_id: SessionId) -> None:
+        async with limit:
+            with contextlib.suppress(WunderError):
+                await leave(session_id)
+
+    await asyncio.gather(*(leave_one(session_id) for session_id in session_ids))
+
+
+async def drain(
+    open_here: Mapping[SessionId, SessionRunner], grace_s: float, leave: Callable[[SessionId], Awaitable[None]]
+) -> None:
+    """Let turns finish within `grace_s`, then leave every session; what still runs goes on elsewhere."""
+    runners = dict(open_here)
+    if runners:
+        drains = [asyncio.create_task(runner.drain(), name="drain") for runner in runners.values()]
+        _, pending = await asyncio.wait(drains, timeout=grace_s)
+        for task in pending:
+            task.cancel()
+    for runner in runners.values():
+        if runner.session.running is not None:
+            # It is resumed by the session's next owner from its last committed round.
+            runner.abandon("drain_grace_over")
+    await leave_all([session_id for session_id in runners if session_id in open_here], leave)

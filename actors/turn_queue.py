@@ -14,8 +14,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from actors.errors import WunderError
 from actors.events import TERMINAL, decode_json, encode_json
 from actors.handles import DirectoryHandle
@@ -24,10 +22,12 @@ from actors.messages import Permit, Submit, Submitted
 from actors.models.base import Usage
 from actors.session import Enqueue, RunningTurn, Session
 from actors.session_stream import Draft, SessionStream
+from actors.task_request import hopeless, question_of, request_cursor, task_of
 from actors.transcript import Unfinished, unfinished, user_message
-from actors.turn_runner import Services, TurnRunner, request_of
+from actors.turn_runner import RETRIED, FinishTurn, Services, TurnRunner
 from storage.records import EventRecord, MessageRecord, OpenedSession, TaskRecord, TerminalStatus, TurnId
 
+MAX_PICKED_UP = 200
 _FROM_THE_START = Unfinished(next_round=1, open_calls=(), usage=Usage())
 
 
@@ -55,12 +55,13 @@ class TurnQueue:
         self.lock = asyncio.Lock()
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
+        self.left = False
         self.linger_s = services.settings.sessions.permit_linger_s
         self.idle_since_s = 0.0
 
     async def start_new(self, command: Submit) -> Submitted:
         """Accept a turn and start it; the permit is held."""
-        task = self._task_record(command, "running")
+        task = task_of(command, "running", self._stream.latest, self._services.clock.now_us())
         history = await self._load_history()
         message = user_message(command.content, command.attachments)
         accepted = await self._accept(task, [message], [])
@@ -74,7 +75,7 @@ class TurnQueue:
 
     async def enqueue(self, command: Submit, decision: Enqueue) -> Submitted:
         """Accept a turn that waits; with `interrupt` what runs is cancelled and it is next."""
-        task = self._task_record(command, "queued")
+        task = task_of(command, "queued", self._stream.latest, self._services.clock.now_us())
         queued = Draft("queued", task.turn_id, {"position": decision.position, "reason": decision.reason})
         accepted = await self._accept(task, [], [queued])
         if accepted is not None:
@@ -145,6 +146,9 @@ class TurnQueue:
             return
         if session.permit == "waiting":
             return
+        if session.crashed is None and session.queue and self._too_early(session.queue[0]):
+            await self.release()
+            return
         if session.permit != "held" and not (await self.acquire(wait=True)).granted:
             return
         with self._giving_up_on_failure():
@@ -189,25 +193,64 @@ class TurnQueue:
         self._session.crashed = None
         if task is None:
             return
-        records = await services.store.load_messages(
-            self._session.session_id, limit=services.settings.sessions.max_history_messages
+        begin, opening = await self._begin_again(task)
+        self._spawn(task, begin, resumed=True, opening=opening)
+
+    def _too_early(self, task: TaskRecord) -> bool:
+        return task.run_at_us is not None and task.run_at_us > self._services.clock.now_us()
+
+    async def run_claimed(self, task: TaskRecord, finish: FinishTurn) -> None:
+        """Run a task that was claimed with this session, to its end or until it is to be tried again."""
+        async with self.lock:
+            self._session.crashed = None
+            await self._load_history()
+            begin, opening = await self._begin_again(task) if task.attempt > 1 else self._begin(task)
+            self._stream.announce(Draft("queue_start", task.turn_id, {}))
+            self._spawn(task, begin, resumed=task.attempt > 1, opening=opening, finish=finish)
+        if self.task is not None:
+            await asyncio.wait([self.task])
+
+    def _begin(self, task: TaskRecord) -> tuple[Unfinished, list[dict[str, Any]]]:
+        """From the start, with the question that is recorded with the turn's first commit."""
+        question = question_of(task)
+        if self._history is not None:
+            self._history.append(question)
+        return _FROM_THE_START, [question]
+
+    async def _begin_again(self, task: TaskRecord) -> tuple[Unfinished, list[dict[str, Any]]]:
+        """Where the turn stands according to its committed messages; it may have none yet."""
+        records = await self._services.store.load_messages(
+            self._session.session_id, limit=self._services.settings.sessions.max_history_messages
         )
         bodies = [decode_json(record.body) for record in records]
         self._history = bodies
-        self._spawn(task, unfinished(records, bodies, task.turn_id), resumed=True)
+        if not any(record.turn_id == task.turn_id for record in records):
+            return self._begin(task)
+        return unfinished(records, bodies, task.turn_id), []
+
+    async def pick_up(self) -> None:
+        """Learn of tasks that were queued without this owner."""
+        async with self.lock:
+            known = {task.turn_id for task in self._session.queue}
+            tasks = await self._services.store.queued_tasks(self._session.session_id, limit=MAX_PICKED_UP)
+            now_us = self._services.clock.now_us()
+            for task in tasks:
+                if task.turn_id not in known and task.in_line(now_us):
+                    self._session.enqueue(task, front=False)
+            await self.advance()
 
     async def _start_queued(self, queued: TaskRecord) -> None:
         history = await self._load_history()
-        command = request_of(queued)
-        message = user_message(command.content, command.attachments)
-        record = self._message(queued.turn_id, message)
+        again = queued.attempt > 0
+        message = question_of(queued)
+        records = [] if again else [self._message(queued.turn_id, message)]
         started: list[TaskRecord] = []
 
         async def write(rows: Sequence[EventRecord]) -> bool:
             task = await self._services.store.start_turn(
                 self._session.fence,
                 queued.turn_id,
-                messages=[record],
+                messages=records,
                 events=rows,
                 now_us=self._services.clock.now_us(),
             )
@@ -220,7 +263,11 @@ class TurnQueue:
             return True
 
         if await self._stream.commit([Draft("queue_start", queued.turn_id, {})], write):
-            self._session.next_position += 1
+            if again:
+                begin, opening = await self._begin_again(queued)
+                self._spawn(started[-1], begin, resumed=True, opening=opening)
+                return
+            self._session.next_position += len(records)
             history.append(message)
             self._spawn(started[-1], _FROM_THE_START)
             return
@@ -228,22 +275,41 @@ class TurnQueue:
         if current is not None and current.status == "queued":
             await self.finish_queued(current)
 
-    def _spawn(self, task: TaskRecord, begin: Unfinished, *, resumed: bool = False) -> None:
+    def _spawn(
+        self,
+        task: TaskRecord,
+        begin: Unfinished,
+        *,
+        resumed: bool = False,
+        opening: Sequence[dict[str, Any]] = (),
+        finish: FinishTurn | None = None,
+    ) -> None:
         if self.stopped:
             return  # the session is being left: its next owner resumes the turn
         running = self._session.start(task, resumed=resumed)
         if task.cancel_requested:
             running.token.cancel()
         self.task = asyncio.create_task(
-            self._run(running, begin), name=f"turn-{self._session.session_id}-{running.turn_id}"
+            self._run(running, begin, opening, finish), name=f"turn-{self._session.session_id}-{running.turn_id}"
         )
 
-    async def _run(self, running: RunningTurn, begin: Unfinished) -> None:
+    async def _run(
+        self, running: RunningTurn, begin: Unfinished, opening: Sequence[dict[str, Any]], finish: FinishTurn | None
+    ) -> None:
         assert self._history is not None  # noqa: S101 - loaded before a turn starts
-        runner = TurnRunner(self._services, self._session, self._stream, self._history, running, begin=begin)
+        runner = TurnRunner(
+            self._services,
+            self._session,
+            self._stream,
+            self._history,
+            running,
+            begin=begin,
+            opening=opening,
+            finish=finish,
+        )
         try:
-            if running.task.crashes > self._services.settings.sessions.max_crashes:
-                await runner.give_up()
+            if (why := hopeless(running.task, self._services.settings, self._services.clock.now_us())) is not None:
+                await runner.give_up(why)
             else:
                 await runner.run()
         except WunderError as error:
@@ -256,10 +322,19 @@ class TurnQueue:
         async with self.lock:
             self._session.finished(running.status)
             self.task = None
+            if running.status == RETRIED and finish is None:
+                await self._keep_for_retry(running.turn_id)
             try:
                 await self.advance()
             except WunderError as error:
                 log.warning("session_not_advanced", session=self._session.session_id, error=type(error).__name__)
+
+    async def _keep_for_retry(self, turn_id: TurnId) -> None:
+        """A turn that is tried again keeps its place at the head of its session's line."""
+        with contextlib.suppress(WunderError):
+            task = await self._services.store.get_task(turn_id)
+            if task is not None and task.status == "queued":
+                self._session.enqueue(task, front=True)
 
     async def finish_queued(self, task: TaskRecord) -> None:
         """Cancel a turn that has not started."""
@@ -302,22 +377,6 @@ class TurnQueue:
             self._history = [decode_json(record.body) for record in records]
         return self._history
 
-    def _task_record(self, command: Submit, status: str) -> TaskRecord:
-        now_us = self._services.clock.now_us()
-        request = {**msgspec.to_builtins(command), "after": self._stream.latest}
-        running = status == "running"
-        return TaskRecord(
-            turn_id=command.turn_id,
-            session_id=command.session_id,
-            user_id=command.user_id,
-            status="running" if running else "queued",
-            attempt=1 if running else 0,
-            request=encode_json(request),
-            idempotency_key=command.idempotency_key,
-            created_us=now_us,
-            started_us=now_us if running else None,
-        )
-
     def _message(self, turn_id: TurnId, body: dict[str, Any]) -> MessageRecord:
         return MessageRecord(
             session_id=self._session.session_id,
@@ -337,8 +396,3 @@ class TurnQueue:
         except Exception as error:
             self._abandon(type(error).__name__)
             raise
-
-
-def request_cursor(task: TaskRecord) -> int:
-    """The event number before the turn's first."""
-    return int(msgspec.json.decode(task.request).get("after", 0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,17 +12,30 @@ from actors.cancellation import Cancelled
 from actors.clock import Clock
 from actors.errors import StaleEpoch, UpstreamError, WunderError
 from actors.events import TERMINAL, encode_json
+from actors.gathering import Gathering
 from actors.logs import log
-from actors.messages import Submit
 from actors.models.registry import Models
 from actors.session import RunningTurn, Session
 from actors.session_stream import Draft, SessionStream
-from actors.settings import ActorSettings, AgentSettings
+from actors.settings import ActorSettings
+from actors.task_request import agent_of, request_of
 from actors.tools.registry import Tools
 from actors.transcript import Unfinished, partial_message
 from actors.turn import Announced, Finished, RoundDone, Spoken, Step, ToolDone, Turn, TurnInput, closing
-from storage.records import EventRecord, MessageRecord, TaskRecord, TerminalStatus
+from storage.queue_writer import FinishedTurn
+from storage.records import EventRecord, Fence, MessageRecord, TerminalStatus
 from storage.store import AsyncStorageBackend
+from storage.turn_writer import Completion
+
+FinishTurn = Callable[[Fence, Completion, Sequence[MessageRecord], Sequence[EventRecord]], Awaitable[bool]]
+"""Records the end of a turn with its last messages and events; False if it is not running at its attempt."""
+
+FinishLine = Gathering[FinishedTurn, bool]
+"""Ends of turns that leave their sessions: many are recorded at a time."""
+
+
+RETRIED = "retried"
+"""How a run ended that did not end its turn."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +49,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnRunner:
-    """One running turn. `history` is the session's transcript in memory; it grows with what is committed."""
+    """One running turn. `history` is the session's transcript in memory; it grows with what is committed.
+
+    `opening` are messages at the end of it that are not recorded yet: they go with the first commit. `finish` records
+    the end of the turn.
+    """
 
     def __init__(
         self,
@@ -46,6 +64,8 @@ class TurnRunner:
         running: RunningTurn,
         *,
         begin: Unfinished,
+        opening: Sequence[dict[str, Any]] = (),
+        finish: FinishTurn | None = None,
     ) -> None:
         self._services = services
         self._session = session
@@ -53,7 +73,10 @@ class TurnRunner:
         self._history = history
         self._running = running
         self._begin = begin
+        self._opening = list(opening)
+        self._finish_turn = finish or self._finish_in_store
         self._turn: Turn | None = None
+        self._durable_seq = stream.numbers.last
 
     async def run(self) -> None:
         """To the end, which is recorded and announced; raises only when the session has to be given up."""
@@ -66,7 +89,7 @@ class TurnRunner:
         except Cancelled as cancelled:
             await self._finish(_cancel_status(cancelled.reason), error=None)
         except UpstreamError as error:
-            await self._finish("failed", error=error)
+            await self._fail(error)
         except WunderError as error:
             if error.retryable:
                 raise
@@ -75,10 +98,49 @@ class TurnRunner:
             log.exception("turn_failed", error, turn=self._running.turn_id)
             await self._finish("failed", error=WunderError("The turn failed for an internal reason."))
 
-    async def give_up(self) -> None:
-        """End a turn that took its owner down too often, so that it hurts nobody else."""
-        error = WunderError(f"The turn was given up after {self._running.task.crashes} crashes.")
-        await self._finish("failed", error=error)
+    async def give_up(self, why: str) -> None:
+        """End a turn without running it, so that it hurts nobody else; a background task is `dead` then."""
+        await self._finish("dead" if self._running.task.origin == "task" else "failed", error=WunderError(why))
+
+    async def _fail(self, error: WunderError) -> None:
+        """A background task is tried again while it has attempts left; what can never succeed is not."""
+        task = self._running.task
+        if task.origin != "task" or not error.retryable:
+            await self._finish("failed", error=error)
+        elif task.failures + 1 >= task.max_attempts:
+            await self._finish("dead", error=error)
+        elif not await self._retry(error):
+            await self._finish("failed", error=error)  # a cancel was requested meanwhile: it is recorded as that
+
+    async def _retry(self, error: WunderError) -> bool:
+        task, queue, clock = self._running.task, self._services.settings.agent_queue, self._services.clock
+        most_ms = min(queue.retry_base_ms * 2.0**task.failures, queue.retry_max_ms)
+        delay_s = random.random() * most_ms / 1000  # noqa: S311 - jitter is no secret
+        failure = {"code": error.code, "message": error.message}
+        data = {"attempt": task.failures + 1, "max_attempts": task.max_attempts, "delay_s": round(delay_s, 3)}
+        taken_back = {"to_event_id": self._durable_seq, "reason": "task_retry"}
+        drafts = [
+            Draft("task_retry", task.turn_id, {**data, "error": failure}),
+            Draft("rewind", task.turn_id, taken_back),
+        ]
+
+        async def write(rows: Sequence[EventRecord]) -> bool:
+            return await self._services.store.retry_turn(
+                self._session.fence,
+                task,
+                run_at_us=clock.now_us() + round(delay_s * 1e6),
+                error=encode_json(failure),
+                messages=self._messages(0, []),
+                events=rows,
+                now_us=clock.now_us(),
+            )
+
+        if self._running.token.reason is not None or not await self._stream.commit(drafts, write):
+            self._running.token.cancel()
+            return False
+        self._committed([])
+        self._running.status = RETRIED
+        return True
 
     async def _apply(self, step: Step) -> None:
         if type(step) is Spoken:
@@ -99,6 +161,7 @@ class TurnRunner:
         records = self._messages(number, [message])
 
         async def write(rows: Sequence[EventRecord]) -> bool:
+            self._durable_seq = rows[-1].seq
             return await self._services.store.commit_round(
                 self._session.fence,
                 self._running.turn_id,
@@ -181,19 +244,17 @@ class TurnRunner:
         terminal = Draft(TERMINAL, running.turn_id, {"status": status, "stop_reason": stop_reason})
 
         async def write(rows: Sequence[EventRecord]) -> bool:
-            return await self._services.store.finish_turn(
-                self._session.fence,
-                running.turn_id,
-                running.task.attempt,
+            end = Completion(
+                turn_id=running.turn_id,
+                attempt=running.task.attempt,
                 status=status,
                 answer=answer,
                 error=error,
                 usage=usage,
                 stop_reason=stop_reason,
-                messages=records,
-                events=rows,
                 now_us=self._services.clock.now_us(),
             )
+            return await self._finish_turn(self._session.fence, end, records, rows)
 
         if not await self._stream.commit([*drafts, terminal], write):
             return False
@@ -201,23 +262,42 @@ class TurnRunner:
         running.status = status
         return True
 
+    async def _finish_in_store(
+        self, fence: Fence, end: Completion, messages: Sequence[MessageRecord], events: Sequence[EventRecord]
+    ) -> bool:
+        return await self._services.store.finish_turn(
+            fence,
+            end.turn_id,
+            end.attempt,
+            status=end.status,
+            answer=end.answer,
+            error=end.error,
+            usage=end.usage,
+            stop_reason=end.stop_reason,
+            messages=messages,
+            events=events,
+            now_us=end.now_us,
+        )
+
     def _messages(self, number: int, bodies: list[dict[str, Any]]) -> list[MessageRecord]:
         now_us = self._services.clock.now_us()
+        numbered = [*((0, body) for body in self._opening), *((number, body) for body in bodies)]
         return [
             MessageRecord(
                 session_id=self._session.session_id,
                 position=self._session.next_position + index,
                 turn_id=self._running.turn_id,
-                round=number,
+                round=round_,
                 role=body["role"],
                 body=encode_json(body),
                 created_us=now_us,
             )
-            for index, body in enumerate(bodies)
+            for index, (round_, body) in enumerate(numbered)
         ]
 
     def _committed(self, bodies: list[dict[str, Any]]) -> None:
-        self._session.next_position += len(bodies)
+        self._session.next_position += len(self._opening) + len(bodies)
+        self._opening = []
         self._history.extend(bodies)
         excess = len(self._history) - self._services.settings.sessions.max_history_messages
         if excess > 0:
@@ -255,16 +335,6 @@ class TurnRunner:
 
     def _say(self, kind: str, head: dict[str, Any], field: str, text: str) -> None:
         self._stream.say(self._running.turn_id, kind, head, field, text)
-
-
-def request_of(task: TaskRecord) -> Submit:
-    """The command that was accepted as this task."""
-    return msgspec.json.decode(task.request, type=Submit)
-
-
-def agent_of(settings: ActorSettings, agent_id: str | None) -> AgentSettings:
-    """The agent's settings; the gateway has refused unknown ones."""
-    return settings.llm.agents.get(agent_id or "", AgentSettings())
 
 
 def _cancel_status(reason: str) -> TerminalStatus:

@@ -17,6 +17,7 @@ from gateway.health import Health
 from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
+from gateway.http_tasks import TaskHandlers
 from gateway.middleware import add_middlewares
 from gateway.openapi import document
 from gateway.protocol import CloseCode
@@ -24,6 +25,7 @@ from gateway.requests import Requests, RequestServices
 from gateway.settings import Settings
 from gateway.websocket import WebSocketConnection
 
+_TASK = "/wunder/tasks/{task_id:[A-Za-z0-9_.:@-]{1,128}}"
 _SESSION = "/wunder/chat/sessions/{session_id:[A-Za-z0-9_.:@-]{1,128}}"
 
 
@@ -74,6 +76,7 @@ def create_app(
     accounts: Accounts,
     health: Health,
     chat: ChatHandlers,
+    tasks: TaskHandlers,
     sockets: SocketHandlers,
 ) -> web.Application:
     """Everything wired to its path."""
@@ -96,6 +99,11 @@ def create_app(
     router.add_get(f"{_SESSION}/resume", chat.resume, allow_head=False)  # a stream has no answer to HEAD
     router.add_get(f"{_SESSION}/events", chat.events)
     router.add_post(f"{_SESSION}/cancel", chat.cancel)
+    router.add_post("/wunder/tasks", tasks.submit)
+    router.add_get("/wunder/tasks", tasks.list)
+    router.add_get(_TASK, tasks.inspect)
+    router.add_delete(_TASK, tasks.cancel)
+    router.add_post(f"{_TASK}/retry", tasks.retry)
     router.add_get("/wunder/admin/summary", health.summary)
     router.add_get("/healthz", health.healthz)
     router.add_get("/readyz", health.readyz)

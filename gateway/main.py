@@ -32,6 +32,7 @@ from gateway.auth import Auth
 from gateway.connections import Connections
 from gateway.health import Health
 from gateway.http_chat import ChatHandlers
+from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
 from gateway.owners import Owners
@@ -39,6 +40,7 @@ from gateway.password_rules import PasswordRules, load_common_passwords
 from gateway.passwords import PasswordHasher
 from gateway.requests import RequestServices
 from gateway.settings import Settings, registration_open
+from gateway.tasks import Tasks
 from gateway.topics import Topics
 from gateway.turns import Turns
 from storage.factory import create_store
@@ -90,7 +92,9 @@ class GatewayService:
         chat = ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners)
         services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
-        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, sockets)
+        self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
+        tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
+        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""
@@ -141,6 +145,7 @@ class GatewayService:
         await self._health.stop()
         for task in list(self._tasks):
             task.cancel()
+        await self._tasks_service.close()
         await self._turns.close()
         self._hasher.close()
         await self._store.close()

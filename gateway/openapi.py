@@ -16,6 +16,7 @@ from gateway.protocol import (
     CancelBody,
     CreateSessionBody,
     MessageBody,
+    TaskBody,
     UpdateSessionBody,
 )
 from storage.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
@@ -25,6 +26,7 @@ _PARAMETER = re.compile(r"{(\w+)}")
 
 BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder"): AskBody,
+    ("POST", "/wunder/tasks"): TaskBody,
     ("POST", "/wunder/chat/sessions"): CreateSessionBody,
     ("PATCH", "/wunder/chat/sessions/{session_id}"): UpdateSessionBody,
     ("POST", "/wunder/chat/sessions/{session_id}/messages"): MessageBody,
@@ -36,6 +38,11 @@ BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
 }
 SUMMARIES: dict[tuple[str, str], str] = {
     ("POST", "/wunder"): "Ask a question; the answer streams, or comes as JSON with stream=false",
+    ("POST", "/wunder/tasks"): "Queue a task, to be run in the background",
+    ("GET", "/wunder/tasks"): "List the caller's tasks, newest first",
+    ("GET", "/wunder/tasks/{task_id}"): "A task with its attempts",
+    ("DELETE", "/wunder/tasks/{task_id}"): "Cancel a task; the answer is a receipt",
+    ("POST", "/wunder/tasks/{task_id}/retry"): "Queue a dead or failed task again",
     ("POST", "/wunder/chat/sessions"): "Create a session",
     ("GET", "/wunder/chat/sessions"): "List the caller's sessions, newest first",
     ("GET", "/wunder/chat/sessions/{session_id}"): "A session and its newest messages",

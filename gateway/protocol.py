@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -28,6 +29,7 @@ FrameType = Literal["ready", "ack", "event", "error", "pong"]
 EventKind = Literal[
     "queued",
     "queue_start",
+    "task_retry",
     "progress",
     "llm_request",
     "llm_output_delta",
@@ -87,6 +89,18 @@ class TurnOptions(msgspec.Struct, frozen=True, kw_only=True):
     model_name: Name | None = None
     tool_names: Annotated[tuple[Name, ...], Meta(max_length=128)] | None = None
     config_overrides: ConfigOverrides = ConfigOverrides()
+
+
+class TaskBody(TurnOptions, frozen=True, kw_only=True):
+    """POST /wunder/tasks."""
+
+    question: Content
+    user_id: Id | None = None
+    session_id: Id | None = None
+    agent_id: Id | None = None
+    run_at: Annotated[datetime, Meta(tz=True)] | None = None
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
 class AskBody(TurnOptions, frozen=True, kw_only=True):

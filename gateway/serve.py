@@ -132,7 +132,7 @@ async def _run(settings: Settings, admin: FirstAdmin | None, dashboard: str) -> 
     fleet = RayFleet(
         msgspec.msgpack.encode(settings.for_actors()), msgspec.msgpack.encode(settings), "gateway.main:create_gateway"
     )
-    supervisor = Supervisor(fleet, grace_s=settings.sessions.drain_grace_s)
+    supervisor = Supervisor(fleet, grace_s=settings.sessions.drain_grace_s, pools=settings.agent_queue.enabled)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

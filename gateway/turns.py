@@ -54,11 +54,25 @@ class Turns:
         agent_id: str | None,
     ) -> Started:
         """Get a turn accepted; when this returns it is durable and its events are on the way."""
+        command = self.command(user_id, content, options, session_id=session_id, agent_id=agent_id)
+        session = command.session_id
+        with self._topics.expect(session) as topic:
+            submitted, actor = await self._owners.ask(session, command, Submitted)
+            if submitted.session_id == session:
+                self._topics.submitted(topic, submitted, actor, user_id)
+                return Started(submitted, topic)
+        # The idempotency key belongs to a turn of another session: that one is followed instead.
+        topic, _ = await self._topics.follow(submitted.session_id, user_id)
+        return Started(submitted, topic)
+
+    def command(
+        self, user_id: UserId, content: str, options: TurnOptions, *, session_id: str | None, agent_id: str | None
+    ) -> Submit:
+        """What a client asked for, checked, as a command to its session's owner."""
         self._check(options, agent_id)
         create = session_id is None
-        session = SessionId(session_id) if session_id else self._new_session(user_id, options)
-        command = Submit(
-            session_id=session,
+        return Submit(
+            session_id=SessionId(session_id) if session_id else self._new_session(user_id, options),
             user_id=user_id,
             turn_id=TurnId(self._clock.new_id("turn")),
             content=content,
@@ -74,14 +88,6 @@ class Turns:
             gateway=self._gateway,
             number=self._topics.next_number(),
         )
-        with self._topics.expect(session) as topic:
-            submitted, actor = await self._owners.ask(session, command, Submitted)
-            if submitted.session_id == session:
-                self._topics.submitted(topic, submitted, actor, user_id)
-                return Started(submitted, topic)
-        # The idempotency key belongs to a turn of another session: that one is followed instead.
-        topic, _ = await self._topics.follow(submitted.session_id, user_id)
-        return Started(submitted, topic)
 
     async def cancel(self, session_id: str, user_id: UserId | None, turn_id: str | None) -> CancelReceipt:
         """Cancel a turn (the running one by default); the receipt means that it is recorded."""

@@ -8,7 +8,7 @@ from storage.database import Database
 from storage.merged_turn_writer import EVENT_COLUMNS, MESSAGE_COLUMNS
 from storage.queue_writer import Finish, FinishedTurn, claimed_task
 from storage.records import ClaimedTask, NewTask, OwnerId, SessionRecord, TurnId
-from storage.rows import columns, event_rows, json_text, message_rows, plain_text
+from storage.rows import columns, event_rows, message_rows, plain_text
 from storage.turn_writer import completion_params
 
 
@@ -28,7 +28,6 @@ class MergedQueueWriter:
                 item.task.priority,
                 item.task.run_at_us,
                 item.task.max_attempts,
-                json_text(item.task.webhook),
                 plain_text(item.session.title) if item.session else "",
                 plain_text(item.session.agent_id) if item.session else None,
                 item.task.request.decode(),
@@ -37,7 +36,7 @@ class MergedQueueWriter:
             for item in items
         ]
         data = [item.event.decode() for item in items]
-        added = await self._db.fetch("enqueue_new_tasks", *columns(rows, 12), now_us, data)
+        added = await self._db.fetch("enqueue_new_tasks", *columns(rows, 11), now_us, data)
         return {row["turn_id"] for row in added}
 
     async def claim(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:

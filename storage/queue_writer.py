@@ -26,7 +26,7 @@ from storage.records import (
     SessionRecord,
     TurnId,
 )
-from storage.rows import json_text, plain_text, session_record, task_record
+from storage.rows import plain_text, session_record, task_record
 from storage.turn_writer import Completion, completion_params, write_rows
 
 
@@ -154,18 +154,17 @@ def enqueue_params(item: NewTask, rank: int, *, ready: bool) -> tuple[Any, ...]:
         ready,
         task.run_at_us,
         task.max_attempts,
-        json_text(task.webhook),
     )
 
 
 def claimed_task(task: Row, session: SessionRecord, last_seq: int, seq_block: int, was: str) -> ClaimedTask:
-    """A claimed row with its session; a task that had started before is resumed."""
+    """A claimed row with its session."""
     record = task_record(task)
     opened = OpenedSession(
         session=session,
         first_seq=session.reserved_seq - seq_block + 1,
         last_seq=last_seq,
-        running=record,
+        running=record if was == "running" else None,
         queued=(),
     )
-    return ClaimedTask(task=record, opened=opened, resumed=was == "running" or record.attempt > 1)
+    return ClaimedTask(task=record, opened=opened)

@@ -140,7 +140,10 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     run_at_us: int | None = None
     failures: int = 0
     max_attempts: int = 1
-    webhook: bytes | None = None
+
+    def in_line(self, now_us: int) -> bool:
+        """Whether a queued task waits for its turn, and not only for its time (a retry keeps its place)."""
+        return self.run_at_us is None or self.run_at_us <= now_us or self.attempt > 0
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,12 +179,11 @@ class Enqueued(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task that a pool has claimed, with its session: the pool is the owner now.
 
-    `resumed` says that it has run before (a process died, or it is tried again).
+    `opened.running` is the task if it ran when its last owner died.
     """
 
     task: TaskRecord
     opened: OpenedSession
-    resumed: bool
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):

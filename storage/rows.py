@@ -63,7 +63,6 @@ def task_record(row: Row) -> TaskRecord:
         run_at_us=row["run_at_us"],
         failures=row["failures"],
         max_attempts=row["max_attempts"],
-        webhook=_bytes(row["webhook"]),
     )
 
 

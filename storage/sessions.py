@@ -93,7 +93,7 @@ class SessionTopic(StoreTopic):
             first_seq=session.reserved_seq - seq_block + 1,
             last_seq=row["last_seq"],
             running=_running(tasks),
-            queued=tuple(task for task in tasks if task.status == "queued" and in_line(task, now_us)),
+            queued=tuple(task for task in tasks if task.status == "queued" and task.in_line(now_us)),
         )
 
     async def close_session(self, fence: Fence, *, last_seq: int, now_us: int) -> None:
@@ -139,11 +139,6 @@ async def _check_takeover(tx: Runner, session_id: SessionId, owner_id: OwnerId) 
 async def _is_live(tx: Runner, owner_id: OwnerId | None) -> bool:
     row = await tx.fetchrow("owner_is_live", owner_id)
     return row is not None and bool(row["live"])
-
-
-def in_line(task: TaskRecord, now_us: int) -> bool:
-    """Whether a queued task waits for its turn, and not for its time (a retry keeps its place)."""
-    return task.run_at_us is None or task.run_at_us <= now_us or task.attempt > 0
 
 
 def _running(tasks: list[TaskRecord]) -> TaskRecord | None:

@@ -241,6 +241,7 @@ class TaskQueueStorage(Protocol):
         *,
         run_at_us: int,
         error: bytes,
+        messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
     ) -> bool:

@@ -14,6 +14,7 @@ from storage.records import (
     Enqueued,
     EventRecord,
     Fence,
+    MessageRecord,
     NewTask,
     OwnerId,
     QueueDepth,
@@ -105,6 +106,7 @@ class TaskQueueTopic(TaskTopic):
         *,
         run_at_us: int,
         error: bytes,
+        messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
     ) -> bool:
@@ -115,7 +117,7 @@ class TaskQueueTopic(TaskTopic):
                 return False
             ended = (task.turn_id, task.attempt, "failed", json_text(error), task.started_us, now_us)
             await tx.execute("record_attempt", *ended)
-            await write_rows(tx, fence.session_id, now_us, [], events)
+            await write_rows(tx, fence.session_id, now_us, messages, events)
             return True
 
         return await self._db.transact(body)

@@ -9,10 +9,10 @@ from typing import Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.cluster.launcher import PREFIX, alive_nodes, named, ready, start
+from actors.cluster.launcher import POOL_PREFIX, PREFIX, alive_nodes, named, ready, start
 from actors.cluster.reach import RayReach, find
 from actors.cluster.services import DIRECTORY, JANITOR
-from actors.cluster.shells import Directory, Gateway, Janitor, fingerprint
+from actors.cluster.shells import Directory, Gateway, Janitor, WorkerPool, fingerprint
 from actors.errors import ServiceUnavailable
 from actors.handles import Call, Reach
 from actors.messages import Describe, Description, decode_reply, encode
@@ -83,6 +83,9 @@ class RayFleet:
         elif name == JANITOR:
             factory = "actors.cluster.services:janitor"
             handle = await start(Janitor, name, node_id, factory, settings, restarts=_FOREVER)
+        elif name.startswith(POOL_PREFIX):
+            factory = "actors.cluster.services:worker_pool"
+            handle = await start(WorkerPool, name, node_id, factory, settings, restarts=0)
         else:
             factory, settings = self._gateway_factory, self._gateway_settings
             handle = await start(Gateway, name, node_id, factory, settings, restarts=0)
@@ -138,6 +141,11 @@ def gateway_is_here() -> bool:
 def gateway_prefix(node_id: str) -> str:
     """How the names of a node's gateways begin."""
     return f"{GATEWAY_PREFIX}{node_id[:6]}-"
+
+
+def pool_prefix(node_id: str) -> str:
+    """How the names of a node's pools begin."""
+    return f"{POOL_PREFIX}{node_id[:6]}-"
 
 
 def _this_node() -> str:

@@ -15,6 +15,7 @@ from actors.errors import ServiceUnavailable
 from actors.placement import Node
 
 PREFIX = "session-actor-"
+POOL_PREFIX = "pool-"
 _START_TIMEOUT_S = 60.0
 
 
@@ -35,10 +36,10 @@ class RayLauncher:
         return name
 
     async def actors(self) -> list[str]:
-        return await asyncio.to_thread(named, PREFIX)
+        return await asyncio.to_thread(named, (PREFIX, POOL_PREFIX))
 
 
-def named(prefix: str) -> list[str]:
+def named(prefix: str | tuple[str, ...]) -> list[str]:
     """The names of our actors that begin so."""
     listed = ray.util.list_named_actors(all_namespaces=True)
     return [a["name"] for a in listed if a["namespace"] == NAMESPACE and a["name"].startswith(prefix)]

@@ -13,6 +13,7 @@ from actors.handles import DirectoryHandle
 from actors.janitor import Janitor as JanitorService
 from actors.logs import configure_logs
 from actors.models.registry import Models
+from actors.pool import WorkerPool
 from actors.session_host import SessionHost
 from actors.settings import ActorSettings
 from actors.tools.registry import Tools
@@ -21,21 +22,19 @@ from storage.factory import create_store
 
 DIRECTORY = "directory"
 
-__all__ = ["DIRECTORY", "JANITOR", "directory", "janitor", "session_actor"]
+__all__ = ["DIRECTORY", "JANITOR", "directory", "janitor", "session_actor", "worker_pool"]
 
 
 def session_actor(name: str, node_id: str, data: bytes) -> SessionHost:
-    settings = _settings(data)
     reach = RayReach()
-    services = Services(
-        settings=settings,
-        store=create_store(settings.storage),
-        clock=SystemClock(),
-        models=Models(settings.llm),
-        tools=Tools(settings.tools),
-    )
     handle = DirectoryHandle(reach.actor(DIRECTORY))
-    return SessionHost(services, handle, reach, actor=name, node_id=node_id)
+    return SessionHost(_services(data), handle, reach, actor=name, node_id=node_id)
+
+
+def worker_pool(name: str, node_id: str, data: bytes) -> WorkerPool:
+    reach = RayReach()
+    handle = DirectoryHandle(reach.actor(DIRECTORY))
+    return WorkerPool(_services(data), handle, reach, actor=name, node_id=node_id)
 
 
 def directory(name: str, node_id: str, data: bytes) -> DirectoryService:
@@ -49,6 +48,17 @@ def janitor(name: str, node_id: str, data: bytes) -> JanitorService:
     reach = RayReach()
     handle = DirectoryHandle(reach.actor(DIRECTORY))
     return JanitorService(settings, create_store(settings.storage), SystemClock(), handle, reach)
+
+
+def _services(data: bytes) -> Services:
+    settings = _settings(data)
+    return Services(
+        settings=settings,
+        store=create_store(settings.storage),
+        clock=SystemClock(),
+        models=Models(settings.llm),
+        tools=Tools(settings.tools),
+    )
 
 
 def _settings(data: bytes) -> ActorSettings:

@@ -106,6 +106,10 @@ class Gateway(_Shell):
     """The aiohttp server of a node."""
 
 
+class WorkerPool(_Shell):
+    """Runs background tasks."""
+
+
 MAX_CALLS = 100_000
 """Calls a shell takes at once: the services bound their own work, Ray must not queue before them."""
 

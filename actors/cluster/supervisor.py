@@ -1,4 +1,4 @@
-"""Keeps the right processes alive: one directory, one janitor, a gateway on every node.
+"""Keeps the right processes alive: one directory, one janitor, a gateway and a pool on every node.
 
 Each round starts what is missing and asks everybody for a `Describe`: that starts the service of a process that Ray
 has restarted (nobody may ever call it otherwise), and finds the ones that hang, which Ray never notices.
@@ -11,7 +11,8 @@ import secrets
 from collections import Counter
 from typing import NamedTuple
 
-from actors.cluster.fleet import GATEWAY_PREFIX, SESSION_ACTOR_PREFIX, Fleet, gateway_prefix
+from actors.cluster.fleet import GATEWAY_PREFIX, SESSION_ACTOR_PREFIX, Fleet, gateway_prefix, pool_prefix
+from actors.cluster.launcher import POOL_PREFIX
 from actors.cluster.services import DIRECTORY, JANITOR
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import tell
@@ -33,8 +34,10 @@ class _Gateway(NamedTuple):
 class Supervisor:
     """`retry_s` passes before a node whose gateway did not start is tried again."""
 
-    def __init__(self, fleet: Fleet, *, grace_s: float, retry_s: float = 5.0) -> None:
+    def __init__(self, fleet: Fleet, *, grace_s: float, retry_s: float = 5.0, pools: bool = True) -> None:
         self._fleet = fleet
+        self._with_pools = pools
+        self._pools: dict[str, str] = {}
         self._grace_s = grace_s
         self._retry_s = retry_s
         self._gateways: dict[str, _Gateway] = {}
@@ -70,12 +73,14 @@ class Supervisor:
         for name in SINGLETONS:
             if name not in running:
                 failures.append(await self._start_singleton(name, nodes[0].node_id))
-        probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values())]
+        probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values()), *self._pools.values()]
         waiting = self._waiting()
         without = [n.node_id for n in nodes if n.node_id not in self._gateways and n.node_id not in waiting]
+        poolless = [n.node_id for n in nodes if self._with_pools and n.node_id not in self._pools]
         failures += await asyncio.gather(
             *(self._probe(name) for name in probed),
             *(self._ensure_gateway(node_id, running) for node_id in without),
+            *(self._ensure_pool(node_id, running) for node_id in poolless),
             return_exceptions=True,
         )
         for failure in failures:
@@ -119,6 +124,30 @@ class Supervisor:
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
 
+    async def _ensure_pool(self, node_id: str, running: list[str]) -> None:
+        """Adopt the node's pool that another supervisor has left, or start one."""
+        prefix = pool_prefix(node_id)
+        left = next((name for name in running if name.startswith(prefix)), None)
+        name = left or f"{prefix}{secrets.token_hex(4)}"
+        try:
+            await self._fleet.start(name, node_id)
+        except WunderError as error:
+            log.warning("pool_failed", node=node_id, message=error.message)
+            return
+        self._pools[node_id] = name
+        log.info("pool_adopted" if left else "started", actor=name)
+        task = asyncio.create_task(self._watch_pool(node_id, name), name=f"watch-{name}")
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+
+    async def _watch_pool(self, node_id: str, name: str) -> None:
+        await self._fleet.gone(name)
+        if not self._stopping and self._pools.get(node_id) == name:
+            log.warning("pool_gone", pool=name)
+            del self._pools[node_id]
+            self._misses.pop(name, None)
+            self._reconcile.wake()
+
     async def _watch(self, node_id: str, name: str) -> None:
         await self._fleet.gone(name)
         gateway = self._gateways.get(node_id)
@@ -150,7 +179,7 @@ class Supervisor:
 
     async def _clear_leftovers(self) -> bool:
         """End what was left running and cannot serve as it is; whether there was any."""
-        prefixes = (SESSION_ACTOR_PREFIX, GATEWAY_PREFIX)
+        prefixes = (SESSION_ACTOR_PREFIX, GATEWAY_PREFIX, POOL_PREFIX)
         names = [n for n in await self._fleet.names() if n in SINGLETONS or n.startswith(prefixes)]
         unfit = [
             (name, reason)
@@ -184,7 +213,7 @@ class Supervisor:
             task.cancel()
         gateways = await self._fleet.names(GATEWAY_PREFIX)
         await self._drain(gateways, timeout_s=5.0)
-        actors = await self._fleet.names(SESSION_ACTOR_PREFIX)
+        actors = [*await self._fleet.names(POOL_PREFIX), *await self._fleet.names(SESSION_ACTOR_PREFIX)]
         await self._drain(actors, timeout_s=self._grace_s + 5.0)
         for name in [*actors, *gateways, JANITOR, DIRECTORY]:
             await self._fleet.stop(name)

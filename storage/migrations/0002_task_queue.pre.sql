@@ -8,7 +8,6 @@ ALTER TABLE tasks ADD COLUMN ready BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE tasks ADD COLUMN run_at_us BIGINT;
 ALTER TABLE tasks ADD COLUMN failures BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN max_attempts BIGINT NOT NULL DEFAULT 1;
-ALTER TABLE tasks ADD COLUMN webhook TEXT;
 
 CREATE INDEX tasks_ready ON tasks (priority DESC, rank, turn_id) WHERE ready;
 CREATE INDEX tasks_due ON tasks (run_at_us) WHERE status = 'queued' AND run_at_us IS NOT NULL;

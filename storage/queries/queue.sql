@@ -41,8 +41,8 @@ SELECT EXISTS (SELECT 1 FROM tasks WHERE session_id = $1 AND status IN ('queued'
 -- name: enqueue_task
 -- Records a background task unless its id or its idempotency key is known.
 INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us, crashes,
-    cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts, webhook)
-VALUES ($1, $2, $3, 'queued', 0, $4, $5, $6, 0, FALSE, 0, 'task', $7, $8, $9, $10, 0, $11, $12)
+    cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts)
+VALUES ($1, $2, $3, 'queued', 0, $4, $5, $6, 0, FALSE, 0, 'task', $7, $8, $9, $10, 0, $11)
 ON CONFLICT DO NOTHING
 
 -- name: take_number

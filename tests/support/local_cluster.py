@@ -19,6 +19,7 @@ from actors.janitor import Janitor
 from actors.messages import AnyCommand, decode_command
 from actors.models.registry import Models
 from actors.placement import Node
+from actors.pool import WorkerPool
 from actors.session_host import SessionHost
 from actors.settings import ActorSettings, LlmSettings
 from actors.tools.registry import Tools
@@ -114,7 +115,7 @@ class LocalLauncher:
         return await self._cluster.start_host()
 
     async def actors(self) -> list[str]:
-        return list(self._cluster.hosts)
+        return [*self._cluster.hosts, *self._cluster.pools]
 
 
 class LocalCluster:
@@ -126,6 +127,7 @@ class LocalCluster:
         self._models = models
         self.reach = LocalReach()
         self.hosts: dict[str, SessionHost] = {}
+        self.pools: dict[str, WorkerPool] = {}
         self.gateways: dict[str, GatewayService] = {}
         self._numbers = itertools.count(1)
         self.stores: dict[str, AsyncStorageBackend] = {}
@@ -136,7 +138,7 @@ class LocalCluster:
     def url(self) -> str:
         return next(iter(self.gateways.values())).address
 
-    async def start(self, gateways: int = 1) -> None:
+    async def start(self, gateways: int = 1, pools: int = 0) -> None:
         store = create_store(self.settings.storage)
         await store.open()
         await store.migrate()
@@ -150,6 +152,8 @@ class LocalCluster:
         await self.janitor.start()
         for _ in range(gateways):
             await self.start_gateway()
+        for _ in range(pools):
+            await self.start_pool()
 
     async def start_directory(self) -> None:
         launcher = LocalLauncher(self)
@@ -175,15 +179,27 @@ class LocalCluster:
         self.gateways[name] = gateway
         return gateway
 
-    async def start_host(self) -> str:
-        name = f"host-{next(self._numbers)}"
-        services = Services(
+    def _services(self, name: str) -> Services:
+        return Services(
             settings=self.actor_settings,
             store=self._new_store(name),
             clock=SystemClock(),
             models=self._models(self.actor_settings.llm),
             tools=Tools(self.actor_settings.tools),
         )
+
+    async def start_pool(self) -> WorkerPool:
+        name = f"pool-{next(self._numbers)}"
+        handle = DirectoryHandle(self.reach.actor(DIRECTORY))
+        pool = WorkerPool(self._services(name), handle, self.reach, actor=name, node_id="node")
+        self.reach.add(name, pool.handle)
+        self.pools[name] = pool
+        await pool.start()
+        return pool
+
+    async def start_host(self) -> str:
+        name = f"host-{next(self._numbers)}"
+        services = self._services(name)
         handle = DirectoryHandle(self.reach.actor(DIRECTORY))
         host = SessionHost(services, handle, self.reach, actor=name, node_id="node")
         self.reach.add(name, host.handle)
@@ -201,7 +217,7 @@ class LocalCluster:
         self.reach.kill(name)
 
     async def crash(self, name: str) -> None:
-        host = self.hosts.pop(name)
+        host = self.pools.pop(name) if name in self.pools else self.hosts.pop(name)
         self.reach.kill(name)
         await host.crash()
 
@@ -212,7 +228,7 @@ class LocalCluster:
             await self.janitor.stop()
         if self.directory is not None:
             await self.directory.stop()
-        for name, host in list(self.hosts.items()):
+        for name, host in [*self.pools.items(), *self.hosts.items()]:
             await host.stop()
             self.reach.kill(name)
         await asyncio.sleep(0)

@@ -53,8 +53,7 @@ def finished(claimed: ClaimedTask, status: Any = "succeeded", **fields: Any) -> 
 
 
 async def test_a_task_is_recorded_with_its_session_and_its_event(store: AsyncStorageBackend) -> None:
-    webhook = b'{"url":"https://example.org"}'
-    item = new("t1", priority=3, max_attempts=4, webhook=webhook, idempotency_key="k")
+    item = new("t1", priority=3, max_attempts=4, idempotency_key="k")
     (recorded,) = await store.enqueue_tasks([item], now_us=20)
     assert (recorded.task, recorded.duplicate, recorded.owner_id) == (item.task, False, None)
     stored = await store.get_task(TurnId("t1"))
@@ -95,7 +94,7 @@ async def test_a_claim_opens_the_session_and_starts_the_task(store: AsyncStorage
     await store.enqueue_tasks([new("t1")], now_us=20)
     await pool(store)
     (claimed,) = await claim(store)
-    assert (claimed.task.status, claimed.task.attempt, claimed.resumed) == ("running", 1, False)
+    assert (claimed.task.status, claimed.task.attempt, claimed.opened.running) == ("running", 1, None)
     opened = claimed.opened
     assert (opened.session.owner_id, opened.session.epoch, opened.first_seq, opened.last_seq) == (POOL, 1, 2, 1)
     assert opened.session.reserved_seq == 65
@@ -219,13 +218,14 @@ async def test_a_retry_keeps_its_place_and_waits_for_its_time(store: AsyncStorag
     (claimed,) = await claim(store)
     fence = Fence(SessionId("s"), claimed.opened.session.epoch)
     error = b'{"code":"LLM_UNAVAILABLE"}'
-    retried = await store.retry_turn(fence, claimed.task, run_at_us=500, error=error, events=[], now_us=60)
+    retried = await store.retry_turn(fence, claimed.task, run_at_us=500, error=error, messages=[], events=[], now_us=60)
     assert retried
     await store.close_session(fence, last_seq=1, now_us=61)
     assert await claim(store) == [], "the second task does not overtake the first"
     await store.promote_due(limit=9, now_us=500)
     (again,) = await claim(store)
-    assert (again.task.turn_id, again.task.attempt, again.task.failures, again.resumed) == ("t1", 2, 1, True)
+    assert (again.task.turn_id, again.task.attempt, again.task.failures) == ("t1", 2, 1)
+    assert again.opened.running is None
     (attempt,) = await store.list_attempts(TurnId("t1"))
     assert (attempt.attempt, attempt.outcome, attempt.error) == (1, "failed", error)
 
@@ -252,7 +252,7 @@ async def test_a_dead_task_is_queued_again(store: AsyncStorageBackend) -> None:
     assert requeued is not None
     assert (requeued.status, requeued.failures, requeued.finished_us) == ("queued", 0, None)
     (again,) = await claim(store)
-    assert again.resumed
+    assert again.task.attempt == 2
 
 
 async def test_lists_are_newest_first_and_paged(store: AsyncStorageBackend) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.errors import ServiceUnavailable
-from actors.handles import PermitLine
+from actors.handles import DirectoryHandle
 from actors.messages import Acquire, Permit, PermitAnswers, PermitCalls, Release, Returned, decode_command, encode
 from actors.models.base import Completed
 from actors.permits import Holder, Permits
@@ -55,13 +55,13 @@ async def test_the_next_turn_of_a_session_needs_no_call(bench: Make) -> None:
     await found.submit("t1")
     await found.ended("t1")
     calls: list[bytes] = []
-    real = host._directory._permits._call
+    real = host._directory.call
 
     async def counted(data: bytes) -> bytes:
         calls.append(data)
         return await real(data)
 
-    host._directory._permits._call = counted
+    host._directory.call = counted
     await found.submit("t2")
     await found.ended("t2")
     assert calls == []
@@ -133,7 +133,7 @@ async def test_calls_that_gather_travel_together_and_in_order() -> None:
             )
         )
 
-    line = PermitLine(directory)
+    line = DirectoryHandle(directory)._permits
     session, user = SessionId("s"), UserId("u")
     asked = [asyncio.ensure_future(line.ask(Acquire(session_id=session, user_id=user, actor="a", wait=True)))]
     await eventually(lambda: heard, "the first is under way")
@@ -153,7 +153,7 @@ async def test_a_call_that_failed_fails_those_that_were_in_it() -> None:
     async def away(_: bytes) -> bytes:
         raise ServiceUnavailable("away")
 
-    line = PermitLine(away)
+    line = DirectoryHandle(away)._permits
     asked = [line.ask(Release(session_id=SessionId(f"s{n}"), actor="a")) for n in range(3)]
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [ServiceUnavailable] * 3

@@ -175,12 +175,12 @@ async def test_a_lost_release_is_made_up_for(bench: Make) -> None:
     gate = await busy(found)
     real = found.directory.handle.call
     handle = found.runner.turns._directory
-    handle._permits._call = _unreachable
+    handle.call = _unreachable
     gate.set()
     await found.ended("t1")
     assert found.directory.held == {SESSION: "host-1"}
     assert not found.runner.idle
-    handle._permits._call = real
+    handle.call = real
     await found.hosts[-1]._upkeep.run_once()
     assert found.directory.held == {}
     assert found.runner.session.permit == "none"
