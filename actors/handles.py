@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from actors.errors import ServiceUnavailable
+from actors.errors import ServiceUnavailable, WunderError
 from actors.gathering import Gathering
 from actors.messages import (
     Acquire,
@@ -59,6 +60,12 @@ async def ask(call: Call, command: Command, reply: type[R], *, timeout_s: float 
 async def tell(call: Call, command: Command, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
     """Send a command whose reply says nothing."""
     decode_reply(await _answer(call, command, timeout_s))
+
+
+async def quietly(call: Awaitable[object]) -> None:
+    """Await what is made up for elsewhere if it fails."""
+    with contextlib.suppress(WunderError):
+        await call
 
 
 async def _answer(call: Call, command: Command, timeout_s: float) -> bytes:

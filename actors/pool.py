@@ -62,6 +62,7 @@ class WorkerPool:
         self._work = Background()
         self._side = Background()
         self._more = False
+        self._unsure = False
         self._draining = False
         self._due_us: int | None = None
         self._claims = Loop("claim-tasks", self.claim_once, interval_s=queue.poll_interval_ms / 1000)
@@ -124,10 +125,7 @@ class WorkerPool:
         if free <= 0 or self._draining or not self._host.owner_id:
             return
         limit = min(free, self._settings.claim_batch)
-        now_us = self._services.clock.now_us()
-        claimed = await self._services.store.claim_tasks(
-            self._host.owner_id, limit=limit, seq_block=self._services.settings.sessions.seq_block, now_us=now_us
-        )
+        claimed, now_us = await self._claim(limit)
         self.counts.claims += 1
         self.counts.empty_claims += not claimed
         self.counts.claimed += len(claimed)
@@ -137,6 +135,19 @@ class WorkerPool:
             self._work.start(self._run(task), f"task-{task.task.turn_id}")
         if self._more and free > limit:
             self._claims.wake()
+
+    async def _claim(self, limit: int) -> tuple[list[ClaimedTask], int]:
+        """At most `limit` tasks. After a claim without an answer it is first found out what it has taken."""
+        if self._unsure:
+            await self._host.disown_unknown()
+        now_us = self._services.clock.now_us()
+        block = self._services.settings.sessions.seq_block
+        self._unsure = True
+        claimed = await self._services.store.claim_tasks(
+            self._host.owner_id, limit=limit, seq_block=block, now_us=now_us
+        )
+        self._unsure = False
+        return claimed, now_us
 
     async def _run(self, claimed: ClaimedTask) -> None:
         started_s = self._services.clock.monotonic_s()

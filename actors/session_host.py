@@ -14,7 +14,7 @@ from actors.background import Background
 from actors.directory import JANITOR
 from actors.disowner import Disowner
 from actors.errors import ServiceUnavailable, StaleEpoch, StorageUnavailable, WunderError
-from actors.handles import DirectoryHandle, Reach, tell
+from actors.handles import DirectoryHandle, Reach, quietly, tell
 from actors.host_description import describe_host
 from actors.lines import LineSet
 from actors.logs import log
@@ -266,6 +266,12 @@ class SessionHost:
             raise
         return runner
 
+    async def disown_unknown(self) -> None:
+        """Give up what the database says is ours without our knowing: a claim whose answer was lost."""
+        for fence in await self._services.store.sessions_of_owner(self._lease.owner_id):
+            if not self._is_open(fence.session_id):
+                self._disowner.add(fence.session_id, fence.epoch)
+
     async def run_claimed(self, claimed: ClaimedTask, line: FinishLine) -> None:
         """Own the session of a claimed task until the task has ended, or waits to be tried again."""
         session_id = claimed.task.session_id
@@ -369,19 +375,14 @@ class SessionHost:
             runner.abandon(f"lease_{reason}")
 
     def _is_open(self, session_id: SessionId) -> bool:
-        return session_id in self._runners or session_id in self._opening
+        return session_id in self._runners or session_id in self._opening or session_id in self._leaving
 
     def _ask_for_sweep(self) -> None:
-        async def tell_janitor() -> None:
-            with contextlib.suppress(WunderError):
-                await tell(self._reach.actor(JANITOR), Sweep(), timeout_s=5.0)
-
-        self._background.start(tell_janitor(), "ask-for-sweep")
+        self._background.start(quietly(tell(self._reach.actor(JANITOR), Sweep(), timeout_s=5.0)), "ask-for-sweep")
 
     async def _passivate(self, session_id: SessionId) -> None:
         await self._leave(session_id, unless_busy=True)
-        with contextlib.suppress(WunderError):
-            await self._directory.passivated(self._actor, (session_id,))
+        await quietly(self._directory.passivated(self._actor, (session_id,)))
 
     async def _drain(self, grace_s: float) -> None:
         self._draining = True

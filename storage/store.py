@@ -230,6 +230,9 @@ class TaskQueueStorage(Protocol):
         Of concurrent claimers exactly one gets a task, and none waits for another.
         """
 
+    async def sessions_of_owner(self, owner_id: OwnerId) -> list[Fence]:
+        """What an owner has, also by a claim or an opening whose answer it never got."""
+
     async def finish_and_leave(self, turns: Sequence[FinishedTurn]) -> list[bool]:
         """Complete turns and give their sessions up; False for one that is not running at its attempt any more, whose
         fence is stale, or (with status "succeeded") whose cancel was requested. Repeating gives True again."""

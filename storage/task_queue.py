@@ -90,6 +90,9 @@ class TaskQueueTopic(TaskTopic):
     async def claim_tasks(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
         return await self._queue.claim(owner_id, limit=limit, seq_block=seq_block, now_us=now_us)
 
+    async def sessions_of_owner(self, owner_id: OwnerId) -> list[Fence]:
+        return [Fence(row["session_id"], row["epoch"]) for row in await self._db.fetch("sessions_of_owner", owner_id)]
+
     async def finish_and_leave(self, turns: Sequence[FinishedTurn]) -> list[bool]:
         found = await self._queue.finish_and_leave(turns)
         return [finish.done or await self._is_finished(turn) for turn, finish in zip(turns, found, strict=True)]

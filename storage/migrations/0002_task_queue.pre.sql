@@ -11,6 +11,7 @@ ALTER TABLE tasks ADD COLUMN max_attempts BIGINT NOT NULL DEFAULT 1;
 
 CREATE INDEX tasks_ready ON tasks (priority DESC, rank, turn_id) WHERE ready;
 CREATE INDEX tasks_due ON tasks (run_at_us) WHERE status = 'queued' AND run_at_us IS NOT NULL;
+CREATE INDEX tasks_begun ON tasks (session_id) WHERE status IN ('queued', 'running') AND attempt > 0;
 CREATE INDEX tasks_queued_by_user ON tasks (user_id, rank) WHERE status = 'queued';
 CREATE INDEX tasks_by_user ON tasks (user_id, created_us, turn_id);
 CREATE INDEX tasks_by_age ON tasks (created_us, turn_id);

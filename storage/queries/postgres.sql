@@ -237,10 +237,12 @@ WITH given AS (
     FROM fenced f JOIN task t ON t.turn_id = f.turn_id WHERE s.session_id = f.session_id
 ), following AS (
     UPDATE tasks SET ready = TRUE WHERE turn_id IN (
-        SELECT DISTINCT ON (n.session_id) n.turn_id FROM tasks n
-        WHERE n.session_id IN (SELECT session_id FROM task) AND n.status = 'queued'
-            AND (n.run_at_us IS NULL OR n.attempt > 0)
-        ORDER BY n.session_id, n.attempt = 0, n.created_us, n.turn_id
+        SELECT coalesce(
+            (SELECT b.turn_id FROM tasks b WHERE b.session_id = t.session_id AND b.status IN ('queued', 'running')
+                AND b.attempt > 0 AND b.turn_id <> t.turn_id ORDER BY b.created_us LIMIT 1),
+            (SELECT n.turn_id FROM tasks n WHERE n.session_id = t.session_id AND n.status IN ('queued', 'running')
+                AND n.run_at_us IS NULL AND n.turn_id <> t.turn_id ORDER BY n.created_us, n.turn_id LIMIT 1))
+        FROM task t
     ) AND run_at_us IS NULL RETURNING turn_id
 )
 SELECT f.turn_id, EXISTS (SELECT 1 FROM task t WHERE t.turn_id = f.turn_id) AS done,

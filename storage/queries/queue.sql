@@ -12,11 +12,16 @@ UPDATE tasks SET ready = FALSE WHERE session_id = $1 AND status IN ('queued', 'r
 
 -- name: release_next
 -- A session that has no owner any more: the first task in its line is for the pools, if it may start now.
-UPDATE tasks SET ready = TRUE WHERE turn_id = (
-    SELECT n.turn_id FROM tasks n WHERE n.session_id = $1 AND n.status IN ('queued', 'running')
-        AND (n.run_at_us IS NULL OR n.run_at_us <= $2 OR n.attempt > 0)
-    ORDER BY n.attempt = 0, n.created_us, n.turn_id LIMIT 1
+UPDATE tasks SET ready = TRUE WHERE turn_id = coalesce(
+    (SELECT b.turn_id FROM tasks b WHERE b.session_id = $1 AND b.status IN ('queued', 'running') AND b.attempt > 0
+        ORDER BY b.created_us LIMIT 1),
+    (SELECT n.turn_id FROM tasks n WHERE n.session_id = $1 AND n.status IN ('queued', 'running')
+        AND (n.run_at_us IS NULL OR n.run_at_us <= $2) ORDER BY n.created_us, n.turn_id LIMIT 1)
 ) AND (run_at_us IS NULL OR run_at_us <= $2)
+
+-- name: sessions_of_owner
+-- The sessions that an owner has, with their epochs.
+SELECT session_id, epoch FROM sessions WHERE owner_id = $1
 
 -- name: queued_by_user
 -- How many tasks a user has queued, counted up to a bound.

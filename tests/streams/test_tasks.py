@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import UpstreamUnavailable
+from actors.errors import StorageUnavailable, UpstreamUnavailable
 from tests.streams.scene import Scene
 from tests.support.facts import eventually
 
@@ -229,3 +229,23 @@ async def test_somebody_elses_task_does_not_exist(tasks: Any) -> None:
     assert (status, error["field"]) == (400, "status")
     status, error = await call(world, "GET", "?cursor=none&user_id=ada")
     assert (status, error["field"]) == (400, "cursor")
+
+
+async def test_a_claim_whose_answer_was_lost_is_made_up_for(tasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await tasks(pools=0)
+    pool = await world.cluster.start_pool()
+    store = pool._services.store
+    real, lost = store.claim_tasks, []
+
+    async def unheard(*args: Any, **kwargs: Any) -> Any:
+        claimed = await real(*args, **kwargs)
+        if claimed and not lost:
+            lost.extend(claimed)
+            raise StorageUnavailable("the answer was lost")
+        return claimed
+
+    monkeypatch.setattr(store, "claim_tasks", unheard)
+    task = await submit(world, "echo found again")
+    done = await ended(world, task)
+    assert lost
+    assert (done["answer"], done["crashes"]) == ("found again", 1)
