@@ -1,4 +1,4 @@
-"""Keeps the right processes alive: one directory, one janitor, a gateway and a pool on every node.
+"""Keeps the right processes alive: one directory, one janitor, a gateway and (with `pools`) a pool on every node.
 
 Each round starts what is missing and asks everybody for a `Describe`: that starts the service of a process that Ray
 has restarted (nobody may ever call it otherwise), and finds the ones that hang, which Ray never notices.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from actors.cluster.fleet import GATEWAY_PREFIX, SESSION_ACTOR_PREFIX, Fleet, gateway_prefix, pool_prefix
 from actors.cluster.launcher import POOL_PREFIX
@@ -24,6 +25,9 @@ SINGLETONS = (DIRECTORY, JANITOR)
 MISSES = 3
 """Probes without an answer, one after the other, that make a process a hung one."""
 _START_TRIES = 3
+_LEAST_GRACE_S = 1.0
+_Failures = dict[str, tuple[float, WunderError]]
+"""By node: when its process did not start, and why."""
 
 
 class _Gateway(NamedTuple):
@@ -32,7 +36,7 @@ class _Gateway(NamedTuple):
 
 
 class Supervisor:
-    """`retry_s` passes before a node whose gateway did not start is tried again."""
+    """`retry_s` passes before a node whose gateway, or pool, did not start is tried again."""
 
     def __init__(self, fleet: Fleet, *, grace_s: float, retry_s: float = 5.0, pools: bool = True) -> None:
         self._fleet = fleet
@@ -41,7 +45,8 @@ class Supervisor:
         self._grace_s = grace_s
         self._retry_s = retry_s
         self._gateways: dict[str, _Gateway] = {}
-        self._failed: dict[str, tuple[float, WunderError]] = {}
+        self._failed: _Failures = {}
+        self._failed_pools: _Failures = {}
         self._misses: Counter[str] = Counter()
         self._watches: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -74,9 +79,9 @@ class Supervisor:
             if name not in running:
                 failures.append(await self._start_singleton(name, nodes[0].node_id))
         probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values()), *self._pools.values()]
-        waiting = self._waiting()
-        without = [n.node_id for n in nodes if n.node_id not in self._gateways and n.node_id not in waiting]
-        poolless = [n.node_id for n in nodes if self._with_pools and n.node_id not in self._pools]
+        node_ids = [node.node_id for node in nodes]
+        without = _missing(node_ids, self._gateways, self._failed, self._retry_s)
+        poolless = _missing(node_ids, self._pools, self._failed_pools, self._retry_s) if self._with_pools else []
         failures += await asyncio.gather(
             *(self._probe(name) for name in probed),
             *(self._ensure_gateway(node_id, running) for node_id in without),
@@ -97,11 +102,6 @@ class Supervisor:
 
     # -- gateways ------------------------------------------------------------------------------------------------
 
-    def _waiting(self) -> set[str]:
-        """Nodes whose last try is too recent for another."""
-        now_s = asyncio.get_running_loop().time()
-        return {node_id for node_id, (failed_s, _) in self._failed.items() if now_s - failed_s < self._retry_s}
-
     async def _ensure_gateway(self, node_id: str, running: list[str]) -> None:
         """Adopt the node's gateway that another supervisor has left, or start one; other nodes go on if it fails."""
         prefix = gateway_prefix(node_id)
@@ -120,33 +120,7 @@ class Supervisor:
         self._failed.pop(node_id, None)
         self._gateways[node_id] = _Gateway(name, str(described.info["address"]))
         log.info("gateway_adopted" if left else "started", actor=name)
-        task = asyncio.create_task(self._watch(node_id, name), name=f"watch-{name}")
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
-
-    async def _ensure_pool(self, node_id: str, running: list[str]) -> None:
-        """Adopt the node's pool that another supervisor has left, or start one."""
-        prefix = pool_prefix(node_id)
-        left = next((name for name in running if name.startswith(prefix)), None)
-        name = left or f"{prefix}{secrets.token_hex(4)}"
-        try:
-            await self._fleet.start(name, node_id)
-        except WunderError as error:
-            log.warning("pool_failed", node=node_id, message=error.message)
-            return
-        self._pools[node_id] = name
-        log.info("pool_adopted" if left else "started", actor=name)
-        task = asyncio.create_task(self._watch_pool(node_id, name), name=f"watch-{name}")
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
-
-    async def _watch_pool(self, node_id: str, name: str) -> None:
-        await self._fleet.gone(name)
-        if not self._stopping and self._pools.get(node_id) == name:
-            log.warning("pool_gone", pool=name)
-            del self._pools[node_id]
-            self._misses.pop(name, None)
-            self._reconcile.wake()
+        self._start_watch(self._watch(node_id, name), name)
 
     async def _watch(self, node_id: str, name: str) -> None:
         await self._fleet.gone(name)
@@ -154,6 +128,37 @@ class Supervisor:
         if not self._stopping and gateway is not None and gateway.name == name:
             log.warning("gateway_gone", gateway=name)
             del self._gateways[node_id]
+            self._misses.pop(name, None)
+            self._reconcile.wake()
+
+    def _start_watch(self, watch: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(watch, name=f"watch-{name}")
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+
+    # -- pools ---------------------------------------------------------------------------------------------------
+
+    async def _ensure_pool(self, node_id: str, running: list[str]) -> None:
+        """Adopt the node's pool that another supervisor has left, or start one; everything else goes on if it fails."""
+        prefix = pool_prefix(node_id)
+        left = next((name for name in running if name.startswith(prefix)), None)
+        name = left or f"{prefix}{secrets.token_hex(4)}"
+        try:
+            await self._fleet.start(name, node_id)
+        except WunderError as error:
+            log.warning("pool_failed", node=node_id, message=error.message)
+            self._failed_pools[node_id] = (asyncio.get_running_loop().time(), error)
+            return
+        self._failed_pools.pop(node_id, None)
+        self._pools[node_id] = name
+        log.info("pool_adopted" if left else "started", actor=name)
+        self._start_watch(self._watch_pool(node_id, name), name)
+
+    async def _watch_pool(self, node_id: str, name: str) -> None:
+        await self._fleet.gone(name)
+        if not self._stopping and self._pools.get(node_id) == name:
+            log.warning("pool_gone", pool=name)
+            del self._pools[node_id]
             self._misses.pop(name, None)
             self._reconcile.wake()
 
@@ -212,15 +217,28 @@ class Supervisor:
         for task in list(self._watches):
             task.cancel()
         gateways = await self._fleet.names(GATEWAY_PREFIX)
-        await self._drain(gateways, timeout_s=5.0)
-        actors = [*await self._fleet.names(POOL_PREFIX), *await self._fleet.names(SESSION_ACTOR_PREFIX)]
-        await self._drain(actors, timeout_s=self._grace_s + 5.0)
-        for name in [*actors, *gateways, JANITOR, DIRECTORY]:
+        await self._drain(gateways, grace_s=self._grace_s, timeout_s=5.0)
+        # Pools first, within the same grace: what session actors run meanwhile ends in that time too.
+        started_s = asyncio.get_running_loop().time()
+        pools = await self._fleet.names(POOL_PREFIX)
+        await self._drain(pools, grace_s=self._grace_s, timeout_s=self._grace_s + 5.0)
+        spent_s = asyncio.get_running_loop().time() - started_s
+        left_s = max(min(_LEAST_GRACE_S, self._grace_s), self._grace_s - spent_s)
+        actors = await self._fleet.names(SESSION_ACTOR_PREFIX)
+        await self._drain(actors, grace_s=left_s, timeout_s=left_s + 5.0)
+        for name in [*pools, *actors, *gateways, JANITOR, DIRECTORY]:
             await self._fleet.stop(name)
 
-    async def _drain(self, names: list[str], *, timeout_s: float) -> None:
-        command = Drain(grace_s=self._grace_s)
+    async def _drain(self, names: list[str], *, grace_s: float, timeout_s: float) -> None:
+        command = Drain(grace_s=grace_s)
         calls = [tell(self._fleet.actor(name), command, timeout_s=timeout_s) for name in names]
         for name, result in zip(names, await asyncio.gather(*calls, return_exceptions=True), strict=True):
             if isinstance(result, WunderError):
                 log.warning("drain_failed", actor=name, message=result.message)
+
+
+def _missing(node_ids: Iterable[str], have: Mapping[str, object], failed: _Failures, retry_s: float) -> list[str]:
+    """Nodes that lack a process, but for those whose last try is too recent for another."""
+    now_s = asyncio.get_running_loop().time()
+    waiting = {node_id for node_id, (failed_s, _) in failed.items() if now_s - failed_s < retry_s}
+    return [node_id for node_id in node_ids if node_id not in have and node_id not in waiting]

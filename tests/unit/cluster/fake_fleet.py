@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.cluster.fleet import GATEWAY_PREFIX, gateway_prefix
+from actors.cluster.fleet import GATEWAY_PREFIX, gateway_prefix, pool_prefix
+from actors.cluster.launcher import POOL_PREFIX
 from actors.errors import ServiceUnavailable
 from actors.handles import Call
 from actors.messages import Description, Done, encode
@@ -14,7 +15,11 @@ SETTINGS = "the settings"
 
 
 class FakeFleet:
-    """`silent` ones do not answer, `broken` ones cannot start; `refusing`: how often a start (of a node) fails."""
+    """`silent` ones do not answer, `broken` ones cannot start; `refusing`: how often a start fails.
+
+    The start of a gateway is named by its node, that of a pool by its node's `pool_prefix`. `hold` holds up what a
+    process says of itself, or the start of a pool.
+    """
 
     def __init__(self, *node_ids: str) -> None:
         self.node_ids = list(node_ids)
@@ -45,6 +50,9 @@ class FakeFleet:
     def gateways(self, node_id: str) -> list[str]:
         return [name for name in self._info if name.startswith(gateway_prefix(node_id))]
 
+    def pools(self, node_id: str) -> list[str]:
+        return [name for name in self._info if name.startswith(pool_prefix(node_id))]
+
     def actor(self, name: str) -> Call:
         async def call(data: bytes) -> bytes:
             self.told.append(name)
@@ -63,6 +71,10 @@ class FakeFleet:
 
     async def start(self, name: str, node_id: str) -> None:
         key = node_id if name.startswith(GATEWAY_PREFIX) else name
+        if name.startswith(POOL_PREFIX):
+            key = pool_prefix(node_id)
+            if key in self.hold:
+                await self.hold[key].wait()
         if self.refusing.get(key, 0):
             self.refusing[key] -= 1
             raise ServiceUnavailable(f"{name} did not start: the port is taken")

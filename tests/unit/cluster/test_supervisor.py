@@ -1,4 +1,4 @@
-"""The supervisor: what it starts, adopts, probes and replaces."""
+"""The supervisor: what it starts, adopts, probes and replaces (pools: test_supervised_pools.py)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fleet() -> FakeFleet:
 
 
 def supervisor_of(fleet: Fleet, retry_s: float = 0.0) -> Supervisor:
-    return Supervisor(fleet, grace_s=1.0, retry_s=retry_s)
+    return Supervisor(fleet, grace_s=1.0, retry_s=retry_s, pools=False)
 
 
 @pytest.fixture
