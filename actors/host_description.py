@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from actors.messages import Description
 from actors.session_runner import SessionRunner
-from storage.records import SessionId
-from storage.store import AsyncStorageBackend
+from actors.turn_runner import RETRIED, Services
+from storage.records import SessionId, TerminalStatus
 from storage.stream_event_writer import StreamEventWriter
+
+_ENDS = (*get_args(TerminalStatus), RETRIED)
 
 
 def describe_host(
     runners: Mapping[SessionId, SessionRunner],
     writer: StreamEventWriter,
-    store: AsyncStorageBackend,
+    services: Services,
     gauges: Mapping[str, float],
     info: Mapping[str, Any],
 ) -> Description:
@@ -27,6 +29,7 @@ def describe_host(
             "sessions_open": len(sessions),
             "turns_running": sum(session.running is not None for session in sessions),
             "turns_queued": sum(len(session.queue) for session in sessions),
+            **{f"turns_{end}": float(services.ended[end]) for end in _ENDS},
             "event_writer_depth": writer.depth,
             "event_writer_age_seconds": writer.age_s(),
             "event_writer_rows": counts.rows,
@@ -35,5 +38,5 @@ def describe_host(
             "event_writer_failures": counts.failures,
             **gauges,
         },
-        info={"pid": os.getpid(), "statements": dict(store.statements()), **info},
+        info={"pid": os.getpid(), "statements": dict(services.store.statements()), **info},
     )

@@ -27,6 +27,10 @@ class GatewayMetrics:
         self.line_events = Counter("wunder_line_events", "Events taken from owners' lines.", registry=r)
         self.pages = Counter("wunder_pages", "Pages read to catch up.", ("source",), registry=r)
         self.statements = Counter("wunder_statements", "Database statements of this process.", ("query",), registry=r)
+        self.tasks = Gauge("wunder_tasks", "Turns and tasks that have not ended, of all nodes.", ("state",), registry=r)
+        self.tasks_oldest = Gauge(
+            "wunder_tasks_oldest_age_seconds", "Time since the oldest of them was accepted.", ("state",), registry=r
+        )
         self.hash_busy = Gauge("wunder_password_hash_busy", "Password hashes being computed.", registry=r)
         self.hash_queued = Gauge("wunder_password_hash_queued", "Password hashes waiting.", registry=r)
         self.loop_lag = Gauge(

@@ -397,4 +397,4 @@ class SessionHost:
             "stale_writes_refused": float(self.writer.counts.stale + self._stale_commits),
             "leases_lost": float(self._lease.lost),
         }
-        return describe_host(self._runners, self.writer, self._services.store, gauges, info)
+        return describe_host(self._runners, self.writer, self._services, gauges, info)

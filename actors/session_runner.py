@@ -234,9 +234,12 @@ class SessionRunner:
             if crashed is not None and crashed.turn_id == wanted:
                 await self._services.store.request_cancel(crashed.turn_id)
                 return CancelReceipt(cancelled=True, turn_id=wanted, status="cancelled")
-        task = await self._services.store.get_task(wanted) if wanted else None
-        if task is None or task.session_id != self.session.session_id:
-            return CancelReceipt(cancelled=False, turn_id=None, status=None)
+            task = await self._services.store.get_task(wanted) if wanted else None
+            if task is None or task.session_id != self.session.session_id:
+                return CancelReceipt(cancelled=False, turn_id=None, status=None)
+            if task.status == "queued":  # not in line yet: it waits for its time
+                await self.turns.finish_queued(task)
+                return CancelReceipt(cancelled=True, turn_id=wanted, status="cancelled")
         return CancelReceipt(cancelled=False, turn_id=wanted, status=task.status)
 
     async def _cancel_running(self, running: RunningTurn) -> CancelReceipt:
@@ -244,7 +247,7 @@ class SessionRunner:
             running.token.cancel("cancelled")
             reason = running.token.reason or "cancelled"
             task = await self._services.store.request_cancel(running.turn_id)
-            if task is not None and task.status in ("succeeded", "failed"):
+            if task is not None and task.status in ("succeeded", "failed", "dead"):
                 # Another owner has finished it meanwhile.
                 return CancelReceipt(cancelled=False, turn_id=running.turn_id, status=task.status)
             return CancelReceipt(cancelled=True, turn_id=running.turn_id, status=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -39,13 +40,14 @@ RETRIED = "retried"
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """What every session of a process shares."""
+    """What every session of a process shares; `ended` counts its turns by how they ended."""
 
     settings: ActorSettings
     store: AsyncStorageBackend
     clock: Clock
     models: Models
     tools: Tools
+    ended: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class TurnRunner:
@@ -140,6 +142,7 @@ class TurnRunner:
             return False
         self._committed([])
         self._running.status = RETRIED
+        self._services.ended[RETRIED] += 1
         return True
 
     async def _apply(self, step: Step) -> None:
@@ -260,6 +263,7 @@ class TurnRunner:
             return False
         self._committed(messages)
         running.status = status
+        self._services.ended[status] += 1
         return True
 
     async def _finish_in_store(

@@ -28,6 +28,9 @@ _DESCRIBE_TIMEOUT_S = 2.0
 _LAG_INTERVAL_S = 0.1
 _SCRAPE_S = 1.0
 """Anybody may ask for /metrics, and an answer costs a call to every process: an answer serves for so long."""
+_STATES = ("queued", "running")
+QueueStates = dict[str, tuple[int, float]]
+"""How many tasks are in each state that is not an end, and how long ago the oldest of them was accepted (s)."""
 
 
 class Health:
@@ -61,6 +64,9 @@ class Health:
         self._counted: dict[tuple[str, ...], float] = {}
         self._scrape: asyncio.Task[bytes] | None = None
         self._scraped_s = float("-inf")
+        self._queue: QueueStates = {}
+        self._queue_s = float("-inf")
+        self._queue_lock = asyncio.Lock()
         self._lag_s = 0.0
         self._due_s = 0.0
         self._lag_loop = Loop("loop-lag", self._measure_lag, interval_s=_LAG_INTERVAL_S, jitter=0.0)
@@ -107,8 +113,11 @@ class Health:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _gather(self) -> bytes:
-        described = await self._describe_all()
+        described, queue = await asyncio.gather(self._describe_all(), self._queue_states())
         self._fill()
+        for state, (tasks, oldest_s) in queue.items():
+            self.metrics.tasks.labels(state).set(tasks)
+            self.metrics.tasks_oldest.labels(state).set(oldest_s)
         for name, description in described.items():
             for number, value in description.gauges.items():
                 self.metrics.process.labels(name, number).set(value)
@@ -117,9 +126,9 @@ class Health:
         return body
 
     async def summary(self, request: web.Request) -> web.Response:
-        """Nodes, gateways, actors, permits and queues, for `wunder status`."""
+        """Nodes, gateways, actors, pools, permits and queues, for `wunder status`."""
         self._auth.require_admin(await self._auth.authenticate(request))
-        described = await self._describe_all()
+        described, queue = await asyncio.gather(self._describe_all(), self._queue_states())
         directory, janitor = described.pop("directory", None), described.pop(JANITOR, None)
         actors = {name: {**description.gauges, **description.info} for name, description in described.items()}
         return ok(
@@ -135,8 +144,28 @@ class Health:
                 "directory": {**directory.gauges, **directory.info} if directory else None,
                 "janitor": {**janitor.gauges, **janitor.info} if janitor else None,
                 "actors": actors,
+                "tasks": {
+                    state: {"tasks": tasks, "oldest_age_s": round(oldest_s, 3)}
+                    for state, (tasks, oldest_s) in queue.items()
+                },
             }
         )
+
+    async def _queue_states(self) -> QueueStates:
+        """Nothing while the database does not answer; it is asked once a second at most."""
+        async with self._queue_lock:
+            now_s = self._clock.monotonic_s()
+            if now_s - self._queue_s >= _SCRAPE_S:
+                try:
+                    async with asyncio.timeout(_DESCRIBE_TIMEOUT_S):
+                        found = await self._store.queue_states()
+                except (WunderError, TimeoutError):
+                    return {}
+                now_us = self._clock.now_us()
+                ages = {state: (tasks, max(0, now_us - oldest_us) / 1e6) for state, (tasks, oldest_us) in found.items()}
+                self._queue = {state: ages.get(state, (0, 0.0)) for state in _STATES}
+                self._queue_s = now_s
+            return self._queue
 
     async def _describe_directory(self) -> Description:
         return await ask(self._directory.call, Describe(), Description, timeout_s=_DESCRIBE_TIMEOUT_S)
@@ -162,7 +191,8 @@ class Health:
 
     def _fill(self) -> None:
         metrics, topics = self.metrics, self._topics
-        metrics.process.clear()
+        for gauge in (metrics.process, metrics.tasks, metrics.tasks_oldest):
+            gauge.clear()
         for kind in ("websocket", "sse"):
             metrics.connections.labels(kind).set(self._connections.count(kind))
         metrics.topics.set(len(topics))

@@ -340,7 +340,7 @@ def answer_response(
     error: dict[str, Any] | None,
 ) -> web.Response:
     """200 with the answer; a failed turn is the error it failed with."""
-    if status == "failed":
+    if status in ("failed", "dead"):
         raise_failed(error or {})
     body = {
         "session_id": session_id,

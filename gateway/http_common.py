@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from actors.clock import Clock, isoformat
+from actors.errors import ServiceUnavailable
 from gateway.errors import RequestTimeout
 from gateway.settings import Settings
 from storage.errors import InvalidRequest, PayloadTooLarge, StorageError, StorageFull, WunderError
@@ -99,7 +100,7 @@ def error_object(error: WunderError, trace_id: str, now_us: int) -> dict[str, An
     }
     if error.field is not None:
         result["field"] = error.field
-    if error.detail is not None and error.status < 500:
+    if error.detail is not None and (error.status < 500 or isinstance(error, ServiceUnavailable)):
         result["detail"] = {name: value for name, value in error.detail.items() if name not in _INTERNAL}
     return result
 

@@ -54,7 +54,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("POST", "/wunder/chat/sessions/{session_id}/cancel"): "Cancel a turn; the answer is a receipt",
     ("GET", "/wunder/chat/ws"): "WebSocket of a user",
     ("GET", "/wunder/ws"): "WebSocket of an API key",
-    ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, permits and queues",
+    ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, pools, permits and queues",
     ("POST", "/wunder/auth/register"): "Create an account and sign in",
     ("POST", "/wunder/auth/login"): "Sign in",
     ("POST", "/wunder/auth/logout"): "End the token of this request",
@@ -69,6 +69,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
 }
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 _OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"})
+_ACCEPTED = frozenset({("POST", "/wunder/tasks"), ("POST", "/wunder/tasks/{task_id}/retry")})
 _SOCKETS = frozenset({"/wunder/chat/ws", "/wunder/ws"})
 _STREAMS = frozenset(
     {
@@ -150,6 +151,8 @@ def _successes(method: str, path: str, content: dict[str, Any]) -> dict[str, Any
         return {"101": {"description": "The WebSocket is open"}}
     if (method, path) == ("POST", "/wunder/chat/sessions"):
         return {"201": {"description": "Created", "content": content}}
+    if (method, path) in _ACCEPTED:
+        return {"202": {"description": "The task is queued", "content": content}}
     done = {"200": {"description": "Done", "content": content}}
     if method == "POST" and path in _STREAMS:
         queued = {"application/json": {"schema": {"type": "object"}}}

@@ -59,6 +59,16 @@ def _leases(settings: Settings) -> Iterator[Problem]:
         yield Problem(key, what, reads=("sessions.event_writer.max_pending",))
 
 
+def _queue(settings: Settings) -> Iterator[Problem]:
+    queue, stop_s = settings.agent_queue, settings.sessions.lease_stop_s
+    if queue.lease_s <= stop_s:
+        what = f"must be above sessions.lease_stop_s ({stop_s:g}): a pool stops before its lease ends"
+        yield Problem("agent_queue.lease_s", f"{what}, got {queue.lease_s:g}", reads=("sessions.lease_stop_s",))
+    if queue.retry_max_ms < queue.retry_base_ms:
+        what = f"must not be below retry_base_ms ({queue.retry_base_ms:g}), got {queue.retry_max_ms:g}"
+        yield Problem("agent_queue.retry_max_ms", what, reads=("agent_queue.retry_base_ms",))
+
+
 def _storage(settings: Settings) -> Iterator[Problem]:
     url = settings.storage.url
     scheme, separator, rest = url.partition("://")
@@ -140,6 +150,7 @@ def _is_http(url: str) -> bool:
 _RULES: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _models,
     _leases,
+    _queue,
     _storage,
     _listening,
     _networks,

@@ -1,4 +1,4 @@
-"""The client commands: `wunder chat` and `wunder status`. They speak the public protocol only."""
+"""The client commands: `wunder chat`, `wunder status` and `wunder tasks`. They speak the public protocol only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.chat import run_chat
 from gateway.cli.status import run_status
+from gateway.cli.tasks import add_task_parsers, run_tasks
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
-__all__ = ["add_parsers", "run_chat", "run_status"]
+__all__ = ["add_parsers", "run_chat", "run_status", "run_tasks"]
 
 DEFAULT_URL = "http://127.0.0.1:18000"
 
@@ -40,3 +41,9 @@ def add_parsers(commands: Commands) -> None:
     status.add_argument("--url", default=DEFAULT_URL, help="where Wunder is (default: %(default)s)")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=run_status)
+    tasks = commands.add_parser(
+        "tasks",
+        help="list, show, cancel, retry and wait for background tasks",
+        epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_task_parsers(tasks, DEFAULT_URL)

@@ -17,6 +17,7 @@ from gateway.cli.api import Api
 from storage.errors import InvalidRequest
 
 TOKEN_VARIABLE = "WUNDER_TOKEN"  # noqa: S105 - its name
+API_KEY_VARIABLE = "WUNDER_API_KEY"
 
 
 class TokenFile:
@@ -49,6 +50,14 @@ class TokenFile:
 def known_token(environ: Mapping[str, str], file: TokenFile, user: str | None = None) -> str | None:
     """A token that is there already."""
     return environ.get(TOKEN_VARIABLE) or file.read(user)
+
+
+def credential(environ: Mapping[str, str], file: TokenFile) -> dict[str, str] | None:
+    """The headers of whoever is signed in: the API key goes before a token."""
+    if environ.get(API_KEY_VARIABLE):
+        return {"X-API-Key": environ[API_KEY_VARIABLE]}
+    token = known_token(environ, file)
+    return {"Authorization": f"Bearer {token}"} if token else None
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -13,12 +13,11 @@ from typing import Any
 import aiohttp
 
 from gateway.cli.api import Api, Refused
-from gateway.cli.sign_in import TokenFile, known_token
+from gateway.cli.sign_in import API_KEY_VARIABLE, TokenFile, credential
 from gateway.errors import AuthRequired
 from gateway.settings_loader import environment
 from storage.errors import WunderError
 
-API_KEY_VARIABLE = "WUNDER_API_KEY"
 _NEED_ADMIN = f"details need an administrator's token or {API_KEY_VARIABLE}"
 
 
@@ -46,7 +45,7 @@ async def look(url: str, environ: Mapping[str, str], home: Path) -> dict[str, An
             await api.request("GET", "/readyz")
         except Refused as error:
             found.update(ready=False, reason=error.message)
-        headers = _credential(environ, TokenFile(home, api.url))
+        headers = credential(environ, TokenFile(home, api.url))
         try:
             if headers:
                 answer = await api.request("GET", "/wunder/admin/summary", headers=headers)
@@ -57,13 +56,6 @@ async def look(url: str, environ: Mapping[str, str], home: Path) -> dict[str, An
             known = (error.detail or {}).get("status") in {401, 403}
             found["reason"] = found["reason"] or (_NEED_ADMIN if known else error.message)
         return found
-
-
-def _credential(environ: Mapping[str, str], file: TokenFile) -> dict[str, str] | None:
-    if environ.get(API_KEY_VARIABLE):
-        return {"X-API-Key": environ[API_KEY_VARIABLE]}
-    token = known_token(environ, file)
-    return {"Authorization": f"Bearer {token}"} if token else None
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -82,15 +74,18 @@ def lines(found: dict[str, Any]) -> list[str]:
         return [*shown, "the directory does not answer"]
     actors = directory.get("actors") or []
     details = summary.get("actors") or {}
-    queued = sum(actor.get("turns_queued", 0) for actor in details.values())
     shown.append(
-        f"permits: {directory.get('permits_held', 0):.0f} held, {directory.get('permits_waiting', 0):.0f} waiting; "
-        f"turns queued: {queued:.0f}"
+        f"permits: {directory.get('permits_held', 0):.0f} held, {directory.get('permits_waiting', 0):.0f} waiting"
     )
+    shown.append(f"tasks: {_depth(summary.get('tasks') or {})}")
     for node in directory.get("nodes") or []:
         shown.append(f"node {node.get('node_id')}  {node.get('cpus', 0):g} CPUs")
         shown += [f"  gateway  {g.get('name')}  {g.get('address')}" for g in _on(node, directory.get("gateways") or [])]
-        shown += [f"  actor    {_actor(actor, details.get(actor.get('name')))}" for actor in _on(node, actors)]
+        for actor in _on(node, actors):
+            detail = details.get(actor.get("name"))
+            shown.append(
+                f"  pool     {_pool(actor, detail)}" if actor.get("pool") else f"  actor    {_actor(actor, detail)}"
+            )
     return shown
 
 
@@ -104,3 +99,25 @@ def _actor(actor: dict[str, Any], detail: dict[str, Any] | None) -> str:
         return f"{text}  does not answer"
     running = f"{detail.get('turns_running', 0):.0f} running, {detail.get('turns_queued', 0):.0f} queued"
     return f"{text}  {running}" + ("  suspect" if actor.get("suspect") else "")
+
+
+def _pool(actor: dict[str, Any], detail: dict[str, Any] | None) -> str:
+    if detail is None:
+        return f"{actor.get('name')}  does not answer"
+    slots = f"{detail.get('pool_slots_in_use', 0):.0f} of {detail.get('pool_slots', 0):.0f} slots in use"
+    done = ", ".join(
+        f"{detail.get(number, 0):.0f} {word}"
+        for number, word in (("pool_claimed", "claimed"), ("turns_retried", "retried"), ("turns_dead", "dead"))
+    )
+    return f"{actor.get('name')}  {slots}  {done}" + ("  suspect" if actor.get("suspect") else "")
+
+
+def _depth(tasks: dict[str, Any]) -> str:
+    """How many wait and run, everywhere."""
+    if not tasks:
+        return "the database does not answer"
+    shown = []
+    for state, found in tasks.items():
+        oldest = f" (oldest {found['oldest_age_s']:.1f} s)" if found["tasks"] else ""
+        shown.append(f"{found['tasks']} {state}{oldest}")
+    return ", ".join(shown)

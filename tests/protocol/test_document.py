@@ -9,7 +9,8 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-import gateway.errors  # noqa: F401 - every module with error classes has to be loaded
+import actors.tools.registry  # noqa: F401 - every module with error classes has to be loaded
+import gateway.errors  # noqa: F401 - the same
 from actors.errors import WunderError
 from actors.events import EXPIRING_KINDS, VOLATILE_KINDS
 from gateway.openapi import BODIES, SUMMARIES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,7 +21,7 @@ QUESTIONS = ["echo hello", "calculate 6*7", "think about it", "fail refused", "p
 
 @pytest.fixture
 async def cluster(tmp_path: Any) -> AsyncIterator[LocalCluster]:
-    settings = local_settings(tmp_path, gateway={"sse_heartbeat_s": 0.05})
+    settings = local_settings(tmp_path, gateway={"sse_heartbeat_s": 0.05}, agent_queue={"retry_base_ms": 1.0})
     async with local_cluster(settings) as running:
         yield running
 
@@ -159,7 +160,7 @@ async def test_every_event_of_real_turns_is_documented(cluster: LocalCluster, ht
     assert kinds <= set(EventKind.__args__)  # type: ignore[attr-defined]
     unseen = set(document.events()) - kinds
     assert unseen == {
-        *("queued", "queue_start", "progress", "llm_stream_retry", "tool_output_delta"),
+        *("queued", "queue_start", "task_retry", "progress", "llm_stream_retry", "tool_output_delta"),
         *("rewind", "gap", "heartbeat"),
     }
 
@@ -174,6 +175,37 @@ async def test_a_crash_is_followed_by_a_rewind(cluster: LocalCluster, http: aioh
         rewind = await talk.until("rewind", "a")
         assert rewind["payload"]["data"]["data"]["to_event_id"] < rewind["payload"]["id"]
         await talk.until("turn_terminal", "a")
+
+
+async def test_a_task_that_is_tried_again_and_dies(cluster: LocalCluster, http: aiohttp.ClientSession) -> None:
+    await cluster.start_pool()
+    body = {"question": "fail unavailable after 3", "user_id": "u", "max_attempts": 2}
+    async with http.post("/wunder/tasks", json=body) as response:
+        accepted = (await response.json())["data"]
+        assert (response.status, accepted.keys()) == (202, {"task_id", "session_id", "status", "position"})
+    path = f"/wunder/chat/sessions/{accepted['session_id']}/resume"
+    async with http.get(path) as response:
+        stream = [part.split("\n") for part in (await response.text()).split("\n\n") if part.startswith("id: ")]
+    events = [{"id": int(number[4:]), "event": kind[7:], "data": json.loads(data[6:])} for number, kind, data in stream]
+    kinds = [check_event(event) for event in events]
+    assert kinds[:2] == ["queued", "queue_start"]
+    retried = kinds.index("task_retry")
+    assert kinds[retried : retried + 3] == ["task_retry", "rewind", "queue_start"]
+    assert events[0]["data"]["data"]["reason"] == "background"
+    assert events[retried + 1]["data"]["data"]["reason"] == "task_retry"
+    assert events[-1]["data"]["data"] == {"status": "dead", "stop_reason": "dead"}
+    async with http.get(f"/wunder/tasks/{accepted['task_id']}") as response:
+        task = (await response.json())["data"]
+    attempts = task.pop("attempts")
+    assert task.keys() == shown("A task is")
+    assert [attempt.keys() for attempt in attempts] == [shown("`attempts` is")] * 2
+
+
+def shown(words: str) -> set[str]:
+    """The fields that the document lists, in braces, after these words."""
+    found = re.search(rf"{words}\s+`{{([^}}]+)}}`", document.text())
+    assert found is not None, words
+    return set(re.split(r",\s*", found[1]))
 
 
 async def test_the_head_and_the_comments_of_an_event_stream(http: aiohttp.ClientSession) -> None:

@@ -205,6 +205,15 @@ async def test_a_task_with_a_time_waits_for_it(tasks: Any) -> None:
     assert datetime.now(UTC) >= at
 
 
+async def test_a_task_that_waits_for_its_time_is_cancelled(tasks: Any) -> None:
+    world = await tasks()
+    at = datetime.now(UTC) + timedelta(hours=1)
+    task = await submit(world, "echo never", run_at=at.isoformat())
+    status, receipt = await call(world, "DELETE", f"/{task['task_id']}")
+    assert (status, receipt["cancelled"], receipt["status"]) == (200, True, "cancelled")
+    assert (await ended(world, task, "cancelled"))["attempt"] == 0
+
+
 async def test_a_repeated_key_is_one_task(tasks: Any) -> None:
     world = await tasks()
     both = await asyncio.gather(*(submit(world, "echo once", idempotency_key="k") for _ in range(4)))

@@ -74,6 +74,8 @@ class FakeServer:
     def __init__(self, scripts: tuple[Script | int, ...]) -> None:
         self._scripts = list(scripts)
         self.requests: list[tuple[str, Any]] = []
+        self.queries: list[dict[str, str]] = []
+        self.methods: list[str] = []
         self.answers: dict[str, tuple[int, Any]] = {}
         self.url = ""
 
@@ -92,7 +94,10 @@ class FakeServer:
     async def http(self, request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else dict(request.headers)
         self.requests.append((request.path, body))
-        status, answer = self.answers.get(request.path, (404, {"ok": False}))
+        self.queries.append(dict(request.query))
+        self.methods.append(request.method)
+        status, answer = self.answers.get(request.rel_url.raw_path, (404, {"ok": False}))
+        answer = answer(request) if callable(answer) else answer
         return web.json_response(answer, status=status)
 
     @property

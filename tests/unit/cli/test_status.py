@@ -25,11 +25,21 @@ SUMMARY: dict[str, Any] = {
             {"name": "session-actor-a", "node_id": "n1", "sessions": 5, "suspect": False},
             {"name": "session-actor-b", "node_id": "n2", "sessions": 0, "suspect": True},
             {"name": "session-actor-c", "node_id": "n2", "sessions": 1, "suspect": False},
+            {"name": "pool-a", "node_id": "n1", "sessions": 0, "suspect": False, "pool": True},
+            {"name": "pool-b", "node_id": "n2", "sessions": 0, "suspect": False, "pool": True},
         ],
+    },
+    "tasks": {
+        "queued": {"tasks": 4, "oldest_age_s": 61.234},
+        "running": {"tasks": 0, "oldest_age_s": 0.0},
     },
     "actors": {
         "session-actor-a": {"turns_running": 2.0, "turns_queued": 4.0},
         "session-actor-b": {"turns_running": 0.0, "turns_queued": 0.0},
+        "pool-a": {
+            **{"pool_slots": 32.0, "pool_slots_in_use": 3.0, "pool_claimed": 120.0},
+            **{"turns_retried": 2.0, "turns_dead": 1.0},
+        },
     },
 }
 
@@ -56,13 +66,16 @@ async def test_everything_for_administrators(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.splitlines() == [
         f"{server.url}  ready",
         "gateway gateway-n1: 3 connections, 2 sessions followed",
-        "permits: 2 held, 1 waiting; turns queued: 4",
+        "permits: 2 held, 1 waiting",
+        "tasks: 4 queued (oldest 61.2 s), 0 running",
         "node n1  2 CPUs",
         "  gateway  gateway-n1  127.0.0.1:18000",
         "  actor    session-actor-a  5 sessions  2 running, 4 queued",
+        "  pool     pool-a  3 of 32 slots in use  120 claimed, 2 retried, 1 dead",
         "node n2  4 CPUs",
         "  actor    session-actor-b  0 sessions  0 running, 0 queued  suspect",
         "  actor    session-actor-c  1 sessions  does not answer",
+        "  pool     pool-b  does not answer",
     ]
 
 

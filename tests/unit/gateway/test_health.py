@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +16,7 @@ from actors.errors import ServiceUnavailable
 from actors.handles import DirectoryHandle
 from actors.messages import AnyCommand, Describe, Description, Reply
 from gateway.health import Health
+from storage.errors import StorageUnavailable
 from tests.support.doubles import FakeReach
 from tests.support.manual_clock import ManualClock
 
@@ -31,12 +33,14 @@ class Bench:
         self.reach.answers["directory"] = self._directory
         self.reach.answers["actor-1"] = lambda _: Description(gauges={"turns_running": 3.0})
         self.reach.answers["janitor"] = lambda _: Description(gauges={"rows_expired": 5.0})
+        self.states: dict[str, tuple[int, int]] | StorageUnavailable = {}
+        self.states_asked = 0
         self.connections: Any = _Sized(draining=False, count=lambda kind: 0)
         self.health = Health(
             gateway="gateway-1",
             node_id="node",
-            store=cast(Any, SimpleNamespace(ping=self._ping, statements=dict)),
-            auth=cast(Any, None),
+            store=cast(Any, SimpleNamespace(ping=self._ping, statements=dict, queue_states=self._queue_states)),
+            auth=cast(Any, SimpleNamespace(authenticate=self._authenticate, require_admin=lambda _: None)),
             clock=self.clock,
             connections=self.connections,
             topics=cast(Any, _Sized(subscriptions=0, batches=0, events=0, pages_owner=0, pages_store=0)),
@@ -46,6 +50,13 @@ class Bench:
         )
 
     async def _ping(self) -> None: ...
+    async def _authenticate(self, request: web.Request) -> None: ...
+
+    async def _queue_states(self) -> dict[str, tuple[int, int]]:
+        self.states_asked += 1
+        if isinstance(self.states, StorageUnavailable):
+            raise self.states
+        return self.states
 
     async def _directory(self, command: AnyCommand) -> Reply:
         await self.gate.wait()
@@ -57,6 +68,10 @@ class Bench:
 
     async def metrics(self) -> str:
         return str((await self.health.prometheus(_request())).body, "utf-8")  # type: ignore[arg-type]
+
+    async def summary(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((await self.health.summary(_request())).body)["data"]  # type: ignore[arg-type]
+        return data
 
 
 class _Sized(SimpleNamespace):
@@ -133,3 +148,39 @@ async def test_stopping_ends_a_gathering(bench: Bench) -> None:
     await bench.health.stop()
     with pytest.raises(asyncio.CancelledError):
         await scrape
+
+
+async def test_how_many_tasks_wait_and_since_when(bench: Bench) -> None:
+    bench.states = {"queued": (4, bench.clock.now_us() - 2_500_000)}
+    text = await bench.metrics()
+    assert 'wunder_tasks{state="queued"} 4.0' in text
+    assert 'wunder_tasks_oldest_age_seconds{state="queued"} 2.5' in text
+    assert 'wunder_tasks{state="running"} 0.0' in text
+    assert (await bench.summary())["tasks"] == {
+        "queued": {"tasks": 4, "oldest_age_s": 2.5},
+        "running": {"tasks": 0, "oldest_age_s": 0.0},
+    }
+
+
+async def test_the_queue_is_looked_at_once_a_second_at_most(bench: Bench) -> None:
+    await asyncio.gather(bench.metrics(), *(bench.summary() for _ in range(5)))
+    assert bench.states_asked == 1
+    bench.clock.advance(1.0)
+    await bench.summary()
+    assert bench.states_asked == 2
+
+
+async def test_without_the_database_nothing_is_said_of_the_queue(bench: Bench) -> None:
+    bench.states = {"queued": (4, 0)}
+    await bench.metrics()
+    bench.states = StorageUnavailable("away")
+    bench.clock.advance(1.0)
+    text = await bench.metrics()
+    assert "wunder_tasks{" not in text
+    assert 'process="actor-1"' in text
+    assert (await bench.summary())["tasks"] == {}
+
+
+async def test_the_summary_tells_of_pools(bench: Bench) -> None:
+    bench.reach.answers["actor-1"] = lambda _: Description(gauges={"pool_slots": 32.0, "pool_claimed": 7.0})
+    assert (await bench.summary())["actors"]["actor-1"] == {"pool_slots": 32.0, "pool_claimed": 7.0}

@@ -22,6 +22,8 @@ GOOD = [
     "gateway: {allowed_origins: ['https://a.example', 'http://localhost:3000']}",
     "sessions: {lease_renew_s: 1, lease_stop_s: 2, lease_s: 3}",
     "security: {api_key: short}",
+    "agent_queue: {lease_s: 10.5}",
+    "agent_queue: {retry_base_ms: 500, retry_max_ms: 500}",
 ]
 BAD = [
     ("server: {host: 0.0.0.0}", ["server.behind_proxy"]),
@@ -51,6 +53,10 @@ BAD = [
     ("sessions: {lease_renew_s: 10}", ["sessions.lease_stop_s"]),
     ("sessions: {lease_s: 10}", ["sessions.lease_stop_s"]),
     ("sessions: {event_writer: {max_pending: 10}}", ["sessions.event_writer.batch_size"]),
+    ("agent_queue: {lease_s: 10}", ["agent_queue.lease_s"]),
+    ("sessions: {lease_stop_s: 20, lease_s: 30}", ["agent_queue.lease_s"]),
+    ("agent_queue: {retry_base_ms: 70000}", ["agent_queue.retry_max_ms"]),
+    ("agent_queue: {retry_max_ms: 999}", ["agent_queue.retry_max_ms"]),
     ("gateway: {allowed_origins: ['*']}", ["gateway.allowed_origins"]),
     ("gateway: {allowed_origins: ['https://a/path', 'https://*.a']}", ["gateway.allowed_origins"] * 2),
     ("gateway: {request_timeout_s: 5}", ["gateway.owner_timeout_s"]),
@@ -102,6 +108,6 @@ def test_tls_files_that_exist_make_other_addresses_fine(tmp_path: Path) -> None:
 
 def test_what_is_wrong_by_itself_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        load("sessions: {lease_s: -1, lease_stop_s: 30}", tmp_path)
+        load("sessions: {lease_s: -1, lease_stop_s: 30}\nagent_queue: {lease_s: 60}", tmp_path)
     assert caught.value.detail is not None
     assert len(caught.value.detail["problems"]) == 1
