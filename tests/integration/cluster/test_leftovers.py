@@ -19,7 +19,7 @@ from tests.support.postgres import free_port
 from tests.support.ray_head import RayHead
 from tests.support.served import API_KEY
 
-KINDS = ("Directory", "Janitor", "Gateway", "SessionActor")
+KINDS = ("Directory", "Janitor", "Gateway", "WorkerPool", "SessionActor")
 
 
 class Joined:
