@@ -130,6 +130,8 @@ class Health:
         self._auth.require_admin(await self._auth.authenticate(request))
         described, queue = await asyncio.gather(self._describe_all(), self._queue_states())
         directory, janitor = described.pop("directory", None), described.pop(JANITOR, None)
+        known = directory.info["actors"] if directory else []
+        pools = {actor["name"] for actor in known if actor.get("pool")}
         actors = {name: {**description.gauges, **description.info} for name, description in described.items()}
         return ok(
             {
@@ -143,7 +145,8 @@ class Health:
                 },
                 "directory": {**directory.gauges, **directory.info} if directory else None,
                 "janitor": {**janitor.gauges, **janitor.info} if janitor else None,
-                "actors": actors,
+                "actors": {name: actor for name, actor in actors.items() if name not in pools},
+                "pools": {name: actor for name, actor in actors.items() if name in pools},
                 "tasks": {
                     state: {"tasks": tasks, "oldest_age_s": round(oldest_s, 3)}
                     for state, (tasks, oldest_s) in queue.items()

@@ -73,7 +73,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     if not directory:
         return [*shown, "the directory does not answer"]
     actors = directory.get("actors") or []
-    details = summary.get("actors") or {}
+    details = {**(summary.get("actors") or {}), **(summary.get("pools") or {})}
     shown.append(
         f"permits: {directory.get('permits_held', 0):.0f} held, {directory.get('permits_waiting', 0):.0f} waiting"
     )

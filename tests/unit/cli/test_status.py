@@ -36,6 +36,8 @@ SUMMARY: dict[str, Any] = {
     "actors": {
         "session-actor-a": {"turns_running": 2.0, "turns_queued": 4.0},
         "session-actor-b": {"turns_running": 0.0, "turns_queued": 0.0},
+    },
+    "pools": {
         "pool-a": {
             **{"pool_slots": 32.0, "pool_slots_in_use": 3.0, "pool_claimed": 120.0},
             **{"turns_retried": 2.0, "turns_dead": 1.0},

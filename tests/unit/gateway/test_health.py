@@ -28,6 +28,7 @@ class Bench:
         self.clock = ManualClock()
         self.reach = FakeReach()
         self.ready = True
+        self.actors = [{"name": "actor-1", "pool": False}]
         self.gate = asyncio.Event()
         self.gate.set()
         self.reach.answers["directory"] = self._directory
@@ -60,7 +61,7 @@ class Bench:
 
     async def _directory(self, command: AnyCommand) -> Reply:
         await self.gate.wait()
-        return Description(gauges={"permits_held": 1.0}, info={"ready": self.ready, "actors": [{"name": "actor-1"}]})
+        return Description(gauges={"permits_held": 1.0}, info={"ready": self.ready, "actors": self.actors})
 
     @property
     def asked(self) -> int:
@@ -182,5 +183,8 @@ async def test_without_the_database_nothing_is_said_of_the_queue(bench: Bench) -
 
 
 async def test_the_summary_tells_of_pools(bench: Bench) -> None:
-    bench.reach.answers["actor-1"] = lambda _: Description(gauges={"pool_slots": 32.0, "pool_claimed": 7.0})
-    assert (await bench.summary())["actors"]["actor-1"] == {"pool_slots": 32.0, "pool_claimed": 7.0}
+    bench.actors.append({"name": "pool-1", "pool": True})
+    bench.reach.answers["pool-1"] = lambda _: Description(gauges={"pool_slots": 32.0, "pool_claimed": 7.0})
+    summary = await bench.summary()
+    assert summary["pools"] == {"pool-1": {"pool_slots": 32.0, "pool_claimed": 7.0}}
+    assert list(summary["actors"]) == ["actor-1"]
