@@ -74,7 +74,9 @@ def check(reading: Reading, events: list[SeenEvent]) -> Checked:
     """Look into a reading: order by id, contiguous or announced, text equal to the stored answer, stamps complete."""
     problems = [reading.error] if reading.error else []
     problems += _order(reading, events)
-    deltas = [event for event in events if event.kind == "llm_output_delta"]
+    deltas = _standing_deltas(events)
+    moves = sum(event.kind == "rewind" for event in events)
+    problems += [f"the session moved to another owner {moves} times (its leases were lost)"] if moves else []
     delays: list[int] = []
     stamps: list[int] = []
     for event in deltas:
@@ -93,6 +95,17 @@ def check(reading: Reading, events: list[SeenEvent]) -> Checked:
         first_event_ns=events[0].read_ns if events else 0,
         first_delta_ns=deltas[0].read_ns if deltas else 0,
     )
+
+
+def _standing_deltas(events: list[SeenEvent]) -> list[SeenEvent]:
+    """The deltas that a reader has in the end: a `rewind` takes back what came after the event that it names."""
+    standing: list[SeenEvent] = []
+    for event in events:
+        if event.kind == "rewind":
+            standing = [one for one in standing if one.seq <= event.body.data["to_event_id"]]
+        elif event.kind == "llm_output_delta":
+            standing.append(event)
+    return standing
 
 
 def _order(reading: Reading, events: list[SeenEvent]) -> list[str]:

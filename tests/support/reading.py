@@ -6,6 +6,7 @@ Every number after the cursor is covered once, by an event or a segment's range;
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from actors.events import VOLATILE_KINDS
@@ -97,29 +98,43 @@ class Reading:
             assert self.text(turn_id) == stored, f"{turn_id}: {self.text(turn_id)!r} != {stored!r}"
 
     def agrees_with(self, whole: Reading) -> None:
-        """What this reader got is, number by number, what one who never left saw after this one's cursor."""
-        live = [e for e in whole.events if e["id"] > self.begin]
-        assert not live or self.cursor == whole.cursor, f"ends at {self.cursor}, not {whole.cursor}"
-        for event in self.events:
-            first = event["data"].get("first_id", event["id"])
-            if event["event"] == "gap":
-                live = [e for e in live if e["id"] > event["id"]]
+        """What this reader got is, number by number, what one who never left saw after this one's cursor.
+
+        Either may have got some numbers one by one and some as a segment, which is what a reader gets that catches up.
+        """
+        theirs = deque(e for e in whole.events if e["id"] > self.begin)
+        assert not theirs or self.cursor == whole.cursor, f"ends at {self.cursor}, not {whole.cursor}"
+        mine = deque(self.events)
+        while mine:
+            if mine[0]["event"] == "gap":
+                lost = mine.popleft()["id"]
+                while theirs and theirs[0]["id"] <= lost:
+                    theirs.popleft()
                 continue
-            covered = [e for e in live if first <= e["id"] <= event["id"]]
-            assert live[: len(covered)] == covered, f"not in order at {first}"
-            live = live[len(covered) :]
-            _same(event, covered)
-        assert not live, f"missing: {live[:2]}"
+            assert theirs, f"nobody saw {mine[0]}"
+            ours, others = [mine.popleft()], [theirs.popleft()]
+            while ours[-1]["id"] != others[-1]["id"]:
+                behind, rest = (ours, mine) if ours[-1]["id"] < others[-1]["id"] else (others, theirs)
+                assert rest, f"nobody saw {ours[-1]} up to {others[-1]}"
+                behind.append(rest.popleft())
+            _same(ours, others, cut=_first(others[0]) <= self.begin)
+        assert not theirs, f"missing: {theirs[0]}"
 
 
-def _same(event: dict[str, Any], covered: list[dict[str, Any]]) -> None:
-    """One event, or the events that it stands for."""
-    kind, data = event["event"], event["data"]["data"]
-    assert covered, f"nobody saw {event}"
-    assert {e["event"] for e in covered} == {kind}, f"{event} stands for {covered}"
-    assert {e["data"]["turn_id"] for e in covered} == {event["data"]["turn_id"]}
+def _first(event: dict[str, Any]) -> int:
+    return int(event["data"].get("first_id", event["id"]))
+
+
+def _same(ours: list[dict[str, Any]], others: list[dict[str, Any]], *, cut: bool) -> None:
+    """The same range of numbers; `cut` says that the other reader's begins before ours."""
+    assert cut or _first(ours[0]) == _first(others[0]), f"{ours[0]} does not begin where {others[0]} does"
+    both = [*ours, *others]
+    kind = ours[0]["event"]
+    assert {e["event"] for e in both} == {kind}, f"{ours} is not {others}"
+    assert len({e["data"]["turn_id"] for e in both}) == 1
     if kind not in (DELTA, "tool_output_delta"):
-        assert [e["data"]["data"] for e in covered] == [data], f"{event} is not {covered}"
+        assert [e["data"]["data"] for e in ours] == [e["data"]["data"] for e in others]
         return
     for field in ("delta", "reasoning_delta"):
-        assert data.get(field, "") == "".join(e["data"]["data"].get(field, "") for e in covered), f"{event}"
+        our, other = ("".join(e["data"]["data"].get(field, "") for e in events) for events in (ours, others))
+        assert other.endswith(our) if cut else other == our, f"{ours} is not {others}"
