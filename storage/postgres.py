@@ -207,7 +207,7 @@ class PostgresDatabase:
                 "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
                 "statement_timeout": str(max(1, int(settings.command_timeout_s * 1000))),
                 "jit": "off",
-                # Our statements are planned the same whatever their parameters, and a plan costs more than most of them.
+                # Our statements are planned the same whatever their parameters, and planning costs more than most.
                 "plan_cache_mode": "force_generic_plan",
             },
         }

@@ -20,6 +20,7 @@ VALID_BODIES: dict[str, dict[str, Any]] = {
     "UpdateSessionBody": {"title": "mine now"},
     "CancelBody": {},
     "AskBody": {"question": "hi", "stream": False},
+    "TaskBody": {"question": "hi"},
     "CreateSessionBody": {},
     "RegisterBody": {"username": "x", "password": "y"},
     "LoginBody": {"username": "x", "password": "y"},
@@ -62,6 +63,27 @@ async def test_somebody_elses_session_does_not_exist_on_any_route(world: World) 
         assert [a.headers["x-error-code"] for a in answers] == ["SESSION_NOT_FOUND"] * 2
         assert without_trace(answers[0].error) == without_trace(answers[1].error), (method, path)
     assert tried >= 8
+    assert await world.stored() == before
+
+
+async def test_somebody_elses_task_does_not_exist_on_any_route(world: World) -> None:
+    answer = await world.call("POST", "/wunder/tasks", {"question": "hi"}, world.alice.headers)
+    assert answer.status == 202
+    before, tried = await world.stored(), 0
+    for method, path in routes(world):
+        if "{task_id}" not in path:
+            continue
+        tried += 1
+        answers = []
+        for task_id in (answer.body["data"]["task_id"], "turn_nobody"):
+            there = path.replace("{task_id}", task_id)
+            answers.append(await world.call(method, there, a_body(method, path), world.bob.headers))
+        assert [a.headers["x-error-code"] for a in answers] == ["NOT_FOUND"] * 2, (method, path)
+        assert without_trace(answers[0].error) == without_trace(answers[1].error), (method, path)
+    assert tried == 4  # HEAD too
+    into = {"question": "hi", "session_id": world.session_id}
+    refused = await world.call("POST", "/wunder/tasks", into, world.bob.headers)
+    assert (refused.status, refused.error["code"]) == (404, "SESSION_NOT_FOUND")
     assert await world.stored() == before
 
 
@@ -134,7 +156,7 @@ async def test_nothing_without_a_credential(world: World, headers: dict[str, str
     for method, path in routes(world):
         if path in OPEN:
             continue
-        there = path.replace("{session_id}", world.session_id)
+        there = path.replace("{session_id}", world.session_id).replace("{task_id}", "turn_nobody")
         answer = await world.call(method, there, a_body(method, path), headers)
         assert (answer.status, answer.headers["x-error-code"]) == (401, "AUTH_REQUIRED"), (method, path)
     assert await world.stored() == before
