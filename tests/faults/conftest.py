@@ -36,6 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, w
         postgres.create_database(),
         {
             "sessions": {"lease_s": 6.0, "lease_renew_s": 1.0, "lease_stop_s": 4.0, "sweep_s": 0.5},
+            "agent_queue": {"lease_s": 6.0, "max_workers": 8, "claim_batch": 8},
             "tools": {"http_allow_hosts": [f"127.0.0.1:{world.port}"]},
             "llm": {"models": {"scripted": {"scripted_delay_ms": 10.0}}},
         },
