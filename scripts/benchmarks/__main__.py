@@ -11,8 +11,11 @@ from typing import Any
 import yaml
 
 from scripts.benchmarks.results import FOLDER, Result, started
-from scripts.benchmarks.scenarios import SCENARIOS, Options, say
+from scripts.benchmarks.scenarios import SCENARIOS as MESSAGES
+from scripts.benchmarks.scenarios import Options, say
+from scripts.benchmarks.task_scenario import PARTS, tasks
 
+SCENARIOS = {**MESSAGES, "tasks": tasks}
 _STREAMS = {"stream": "1,50,200,300", "cancel": "1,200", "actors": "100"}
 
 
@@ -69,6 +72,9 @@ def _options(arguments: argparse.Namespace, name: str) -> Options:
         multiplex=arguments.multiplex,
         settings=dict(arguments.set),
         profile=arguments.profile,
+        parts=arguments.parts,
+        tasks=arguments.tasks,
+        long_tasks=arguments.long_tasks,
     )
 
 
@@ -89,12 +95,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="SECTION.KEY=VALUE", help="a setting of the server"
     )
-    parser.add_argument("--profile", action="store_true", help="one more run with py-spy attached (stream, turn)")
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)} (tasks)")
+    parser.add_argument("--tasks", type=_bounded(1_000_000), default=10_000, help="tasks to drain (tasks)")
+    parser.add_argument("--long-tasks", type=_bounded(1_000_000), default=60_000, help="tasks of a long drain (tasks)")
+    parser.add_argument(
+        "--profile", action="store_true", help="one more run with py-spy attached (stream, turn, tasks)"
+    )
     return parser
 
 
 def _numbers(text: str) -> list[int]:
     return [_bounded(5000)(part) for part in text.split(",")]
+
+
+def _parts(text: str) -> list[str]:
+    parts = text.split(",")
+    if unknown := set(parts) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(PARTS)}, got {','.join(sorted(unknown))}")
+    return parts
 
 
 def _bounded(most: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 from scripts.benchmarks.driver import measure
 from scripts.benchmarks.plan import Plan
 from scripts.benchmarks.results import FOLDER, started
-from scripts.benchmarks.server import ROOT, Bench, end_process
+from scripts.benchmarks.server import Bench, end_process
 
-_PY_SPY = ROOT / ".venv/bin/py-spy"
+_PY_SPY = Path(sys.executable).parent / "py-spy"
 _RATE = 200
 _TOP = 25
 
@@ -39,7 +40,7 @@ class Profiler:
                 pids = self._bench.processes.of_kind(kind)
                 pid = max(pids, key=_cpu)
                 paths[kind] = FOLDER / f"{started()}-profile-{self._name}-{kind.replace(' ', '-')}.folded"
-                recorders.append(_recorder(pid, paths[kind], self._seconds))
+                recorders.append(recorder(pid, paths[kind], self._seconds))
 
         FOLDER.mkdir(exist_ok=True)
         measure(self._bench, plan, meanwhile=record)
@@ -50,7 +51,8 @@ class Profiler:
             print(f"== {kind}: {path.name}\n{summary(path)}", flush=True)
 
 
-def _recorder(pid: int, path: Path, seconds: float) -> subprocess.Popen[bytes]:
+def recorder(pid: int, path: Path, seconds: float) -> subprocess.Popen[bytes]:
+    """py-spy on one process for some seconds, as folded stacks."""
     options = ["-r", str(_RATE), "-d", f"{seconds:.0f}", "-f", "raw", "-o", str(path), "--native"]
     return subprocess.Popen(
         [str(_PY_SPY), "record", "-p", str(pid), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

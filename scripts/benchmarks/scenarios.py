@@ -39,6 +39,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     multiplex: int
     settings: dict[str, Any]
     profile: bool
+    parts: list[str]
+    tasks: int
+    long_tasks: int
 
     def server(self, **settings: Any) -> ServerOptions:
         more = {key.replace("__", "."): value for key, value in settings.items()}

@@ -42,12 +42,21 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Bench:
     """Everything that one benchmark started: `processes` knows them all by kind."""
 
-    def __init__(self, url: str, upstream_port: int, processes: ProcessTree, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, url: str, upstream_port: int, processes: ProcessTree, settings: dict[str, Any], folder: Path
+    ) -> None:
         self.url = url
+        self.folder = folder
         self.processes = processes
         self.settings = settings
         self.start_s = 0.0
         self._upstream_port = upstream_port
+
+    def ray_address(self) -> str:
+        """Where the server's own Ray can be joined."""
+        (raylet,) = self.processes.of_kind("raylet")
+        command = Path(f"/proc/{raylet}/cmdline").read_bytes().split(b"\0")
+        return next(part.partition(b"=")[2].decode() for part in command if part.startswith(b"--gcs-address="))
 
     def upstream_active(self) -> int:
         """Answers that upstream is giving now."""
@@ -88,7 +97,7 @@ def running(options: ServerOptions) -> Iterator[Bench]:
             section, _, name = key.partition(".")
             settings.setdefault(section, {})[name] = value
         port = free_port()
-        bench = Bench(f"http://127.0.0.1:{port}", upstream_port, processes, settings)
+        bench = Bench(f"http://127.0.0.1:{port}", upstream_port, processes, settings, folder)
         begin = time.monotonic()
         _start_server(stack, bench, folder, port)
         bench.start_s = time.monotonic() - begin
@@ -117,9 +126,10 @@ def _start_postgres(stack: contextlib.ExitStack, processes: ProcessTree, folder:
 def _start_server(stack: contextlib.ExitStack, bench: Bench, folder: Path, port: int) -> None:
     config, log = folder / "wunder.yaml", folder / "server.log"
     config.write_text(yaml.safe_dump(bench.settings))
-    command = [str(ROOT / ".venv/bin/wunder"), "serve", "--config", str(config), "--port", str(port)]
+    command = [sys.executable, "-m", "gateway", "serve", "--config", str(config), "--port", str(port)]
     command += ["--data-dir", str(folder / "data")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WUNDER_")}
+    environment["PYTHONPATH"] = str(ROOT)  # this checkout's code, wherever the environment is
     with log.open("wb") as out:
         server = subprocess.Popen(
             command,
