@@ -11,6 +11,7 @@ every member gets that error: nobody is told of a write that is not durable.
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -23,6 +24,7 @@ from storage.statements import load
 T = TypeVar("T")
 Body = Callable[["ThreadRunner"], Coroutine[Any, Any, Any]]
 Outcome = tuple[Any, Exception | None]
+_BUSY_PAUSE_S = (0.0005, 0.003)
 
 
 class ThreadRunner:
@@ -67,7 +69,7 @@ class ThreadRunner:
     def group(self, bodies: Sequence[Body]) -> list[Outcome]:
         """Run bodies in one transaction; what each returned or raised, once all of it is durable."""
         try:
-            self.statement("begin", "BEGIN IMMEDIATE")
+            self.run("begin", self._begin)
             outcomes = [self._member(body) for body in bodies]
             self.statement("commit", "COMMIT")
         except Exception as error:
@@ -75,6 +77,17 @@ class ThreadRunner:
                 self.statement("rollback", "ROLLBACK")
             return [(None, error)] * len(bodies)
         return outcomes
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Take SQLite's only write lock; its own waiting sleeps ever longer, up to 100 ms, while others come and go."""
+        (busy_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
+        deadline_s = time.monotonic() + busy_ms / 1000
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while not _began(connection, deadline_s):
+                time.sleep(random.uniform(*_BUSY_PAUSE_S))  # noqa: S311 - jitter is no secret
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
 
     def _member(self, body: Body) -> Outcome:
         self._connection.execute("SAVEPOINT member")
@@ -124,6 +137,17 @@ class ConnectionThread:
         if connection is not None:
             await asyncio.get_running_loop().run_in_executor(self._executor, connection.close)
         self._executor.shutdown(wait=False)
+
+
+def _began(connection: sqlite3.Connection, deadline_s: float) -> bool:
+    """Whether the write lock is ours; another process that has it is waited for until the deadline."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline_s:
+            raise
+        return False
+    return True
 
 
 def drive(body: Coroutine[Any, Any, T]) -> T:
