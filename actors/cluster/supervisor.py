@@ -228,6 +228,12 @@ class Supervisor:
         await self._drain(actors, grace_s=left_s, timeout_s=left_s + 5.0)
         for name in [*pools, *actors, *gateways, JANITOR, DIRECTORY]:
             await self._fleet.stop(name)
+        # The directory replaces session actors for as long as it lives: what it still started has no session.
+        for name in await self._fleet.names(SESSION_ACTOR_PREFIX):
+            try:
+                await self._fleet.kill(name)
+            except WunderError as error:
+                log.warning("not_ended", actor=name, message=error.message)
 
     async def _drain(self, names: list[str], *, grace_s: float, timeout_s: float) -> None:
         command = Drain(grace_s=grace_s)

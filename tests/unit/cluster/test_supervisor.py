@@ -178,6 +178,22 @@ async def test_a_gateway_that_dies_is_replaced(fleet: FakeFleet, supervisor: Sup
     assert fleet.gateways(A) != [first]
 
 
+async def test_an_actor_that_the_directory_starts_meanwhile_is_ended_too(fleet: FakeFleet) -> None:
+    supervisor = supervisor_of(fleet)
+    fleet.add(ACTOR)
+    await supervisor.start()
+    real = fleet.stop
+
+    async def stop(name: str) -> None:
+        await real(name)
+        if name == ACTOR:
+            fleet.add(f"{ACTOR}-replacement")
+
+    fleet.stop = stop  # type: ignore[method-assign]
+    await supervisor.stop()
+    assert not await fleet.names()
+
+
 async def test_stopping_drains_and_ends_everything(fleet: FakeFleet) -> None:
     supervisor = supervisor_of(fleet)
     fleet.add(ACTOR)
