@@ -21,15 +21,11 @@ from actors.logs import log
 from actors.loop import Loop
 from actors.messages import (
     Describe,
-    Description,
-    Done,
     Locate,
-    Location,
     Passivated,
     PermitCalls,
     RegisterActor,
     RegisterGateway,
-    Reply,
     Report,
     Sweep,
     TokenEnded,
@@ -37,10 +33,10 @@ from actors.messages import (
     WakePools,
     decode_command,
     encode,
-    to_failed,
 )
 from actors.permit_desk import PermitDesk
 from actors.placement import ActorInfo, Node, Placement
+from actors.replies import Description, Done, Location, Reply, to_failed
 from actors.settings import ActorSettings
 from storage.records import OwnerId
 from storage.store import AsyncStorageBackend

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from actors.messages import Event
+from actors.replies import Event
 
 
 class EventBuffer:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from actors.clock import isoformat
-from actors.messages import Event
+from actors.replies import Event
 from storage.records import EventRecord, SessionId
 
 DELTA_KINDS: Final = frozenset({"llm_output_delta", "tool_output_delta"})

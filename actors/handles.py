@@ -13,20 +13,16 @@ from actors.messages import (
     Acquire,
     Command,
     Locate,
-    Location,
     Passivated,
-    Permit,
-    PermitAnswers,
     PermitCalls,
     RegisterActor,
     RegisterGateway,
     Release,
-    Reply,
     TokenEnded,
     WakePools,
-    decode_reply,
     encode,
 )
+from actors.replies import Location, Permit, PermitAnswers, Reply, decode_reply
 from storage.records import OwnerId, SessionId, UserId
 
 R = TypeVar("R", bound=Reply)

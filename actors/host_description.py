@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from actors.messages import Description
+from actors.replies import Description
 from actors.session_runner import SessionRunner
 from actors.turn_runner import RETRIED, Services
 from storage.records import SessionId, TerminalStatus

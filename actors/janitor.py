@@ -10,17 +10,8 @@ from actors.events import EXPIRING_KINDS
 from actors.handles import DirectoryHandle, Reach, tell
 from actors.logs import log
 from actors.loop import Loop
-from actors.messages import (
-    Describe,
-    Description,
-    Done,
-    OpenSession,
-    Reply,
-    Sweep,
-    decode_command,
-    encode,
-    to_failed,
-)
+from actors.messages import Describe, OpenSession, Sweep, decode_command, encode
+from actors.replies import Description, Done, Reply, to_failed
 from actors.settings import ActorSettings
 from storage.records import SessionId
 from storage.store import AsyncStorageBackend

@@ -20,7 +20,8 @@ from collections.abc import Awaitable, Callable
 from actors.errors import WunderError
 from actors.handles import Reach, tell
 from actors.logs import log
-from actors.messages import Batch, Event
+from actors.messages import Batch
+from actors.replies import Event
 from storage.records import OwnerId, SessionId
 
 KEEPALIVE_S = 3.0

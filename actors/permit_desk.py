@@ -18,18 +18,9 @@ from actors.clock import Clock
 from actors.errors import WunderError
 from actors.handles import CALL_TIMEOUT_S, Reach, ask, tell
 from actors.logs import log
-from actors.messages import (
-    Acquire,
-    Grant,
-    Permit,
-    PermitAnswers,
-    PermitCalls,
-    RegisterActor,
-    Release,
-    Returned,
-    ReturnPermits,
-)
+from actors.messages import Acquire, Grant, PermitCalls, RegisterActor, Release, ReturnPermits
 from actors.permits import Holder, Permits
+from actors.replies import Permit, PermitAnswers, Returned
 from actors.settings import ActorSettings
 from storage.records import SessionId
 from storage.store import TaskStorage

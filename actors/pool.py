@@ -20,7 +20,8 @@ from actors.errors import WunderError
 from actors.gathering import Gathering
 from actors.handles import DirectoryHandle, Reach, tell
 from actors.loop import Loop
-from actors.messages import Describe, Description, Done, Drain, PickUp, Reply, Wake, decode_command, encode, to_failed
+from actors.messages import Describe, Drain, PickUp, Wake, decode_command, encode
+from actors.replies import Description, Done, Reply, to_failed
 from actors.session_host import SessionHost
 from actors.turn_runner import FinishLine, Services
 from storage.queue_writer import FinishedTurn

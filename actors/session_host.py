@@ -23,8 +23,6 @@ from actors.messages import (
     AnyCommand,
     CancelTurn,
     Describe,
-    Description,
-    Done,
     Drain,
     DropSession,
     Follow,
@@ -33,7 +31,6 @@ from actors.messages import (
     PickUp,
     ReadBuffer,
     RegisterActor,
-    Reply,
     Report,
     ReturnPermits,
     Submit,
@@ -41,9 +38,9 @@ from actors.messages import (
     Unfollow,
     decode_command,
     encode,
-    to_failed,
 )
 from actors.owner_lease import OwnerLease
+from actors.replies import Description, Done, Reply, to_failed
 from actors.session import new_session
 from actors.session_runner import SessionRunner
 from actors.session_upkeep import SessionUpkeep, drain, leave_all

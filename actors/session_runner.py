@@ -17,7 +17,8 @@ from actors.events import VOLATILE_KINDS
 from actors.handles import DirectoryHandle
 from actors.lines import OutgoingLine
 from actors.logs import log
-from actors.messages import Buffered, CancelReceipt, Following, Submit, Submitted
+from actors.messages import Submit
+from actors.replies import Buffered, CancelReceipt, Following, Submitted
 from actors.session import Enqueue, Numbers, Refuse, RunningTurn, Session
 from actors.session_stream import Draft, SessionStream
 from actors.task_request import request_cursor

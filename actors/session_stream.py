@@ -20,7 +20,7 @@ from actors.errors import StaleEpoch, StorageUnavailable
 from actors.event_buffer import EventBuffer
 from actors.events import encode_json, envelope, from_record
 from actors.lines import OutgoingLine
-from actors.messages import Event
+from actors.replies import Event
 from actors.session import Numbers
 from storage.records import EventBatch, EventRecord, Fence, TurnId
 from storage.store import AsyncStorageBackend

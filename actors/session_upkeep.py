@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from actors.clock import Clock
 from actors.errors import WunderError
-from actors.messages import Returned
+from actors.replies import Returned
 from actors.session_runner import SessionRunner
 from actors.settings import SessionsSettings
 from actors.turn_queue import TurnQueue

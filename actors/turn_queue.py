@@ -18,8 +18,9 @@ from actors.errors import WunderError
 from actors.events import TERMINAL, decode_json, encode_json
 from actors.handles import DirectoryHandle
 from actors.logs import log
-from actors.messages import Permit, Submit, Submitted
+from actors.messages import Submit
 from actors.models.base import Usage
+from actors.replies import Permit, Submitted
 from actors.session import Enqueue, RunningTurn, Session
 from actors.session_stream import Draft, SessionStream
 from actors.task_request import hopeless, question_of, request_cursor, task_of

@@ -9,7 +9,7 @@ import msgspec
 
 from actors.errors import ServiceUnavailable, WunderError
 from actors.events import TERMINAL
-from actors.messages import Event
+from actors.replies import Event
 from gateway.auth import Principal
 from gateway.connections import Connections
 from gateway.errors import AuthRequired

@@ -15,8 +15,9 @@ from actors.directory import JANITOR
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import DirectoryHandle, Reach, ask
 from actors.loop import Loop
-from actors.messages import Describe, Description
+from actors.messages import Describe
 from actors.metrics import GatewayMetrics
+from actors.replies import Description
 from gateway.auth import Auth
 from gateway.connections import Connections
 from gateway.http_common import json_response, ok

@@ -20,7 +20,8 @@ from actors.errors import (
     WunderError,
 )
 from actors.events import encode_json
-from actors.messages import Buffered, Done, DropSession, Event, ReadBuffer
+from actors.messages import DropSession, ReadBuffer
+from actors.replies import Buffered, Done, Event
 from gateway.answers import Wait
 from gateway.auth import Auth, Principal
 from gateway.connections import Connections

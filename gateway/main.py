@@ -14,18 +14,8 @@ from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import DirectoryHandle, Reach
 from actors.logs import configure_logs, log
 from actors.loop import Loop
-from actors.messages import (
-    Batch,
-    Describe,
-    Description,
-    Done,
-    Drain,
-    Reply,
-    TokenEnded,
-    decode_command,
-    encode,
-    to_failed,
-)
+from actors.messages import Batch, Describe, Drain, TokenEnded, decode_command, encode
+from actors.replies import Description, Done, Reply, to_failed
 from gateway.accounts import Accounts
 from gateway.app import SocketHandlers, create_app
 from gateway.auth import Auth

@@ -11,7 +11,8 @@ import msgspec
 from actors.clock import Clock
 from actors.errors import OwnedElsewhere, ServiceUnavailable, StaleEpoch, WunderError
 from actors.handles import DirectoryHandle, Reach, ask
-from actors.messages import Command, Reply, Submit
+from actors.messages import Command, Submit
+from actors.replies import Reply
 from storage.records import OwnerId, SessionId
 
 R = TypeVar("R", bound=Reply)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from actors.errors import InvalidRequest
-from actors.messages import Event
+from actors.replies import Event
 
 PROTOCOL_VERSION: Final = 1
 MAX_CONTENT_CHARS: Final = 200_000

@@ -10,7 +10,7 @@ import msgspec
 
 from actors.clock import Clock, isoformat
 from actors.errors import Conflict, InvalidRequest, ServiceUnavailable, WunderError
-from actors.messages import Following
+from actors.replies import Following
 from gateway.auth import Auth, Principal
 from gateway.connections import Connections
 from gateway.errors import RateLimited

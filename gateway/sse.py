@@ -10,7 +10,7 @@ from aiohttp import web
 
 from actors.clock import Clock
 from actors.errors import WunderError
-from actors.messages import Event
+from actors.replies import Event
 from gateway.auth import Principal
 from gateway.connections import Connections, bound_send_buffer, unread_bytes
 from gateway.http_common import TRACE_ID, error_object

@@ -22,7 +22,7 @@ from typing import Protocol
 from actors.errors import WunderError
 from actors.events import JUMP_KINDS, TERMINAL, gap
 from actors.logs import log
-from actors.messages import Event
+from actors.replies import Event
 from storage.records import SessionId, UserId
 
 

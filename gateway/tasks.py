@@ -14,7 +14,8 @@ from actors.events import encode_json
 from actors.gathering import Gathering
 from actors.handles import DirectoryHandle
 from actors.logs import log
-from actors.messages import Done, PickUp, Submit
+from actors.messages import PickUp, Submit
+from actors.replies import Done
 from actors.task_request import task_of
 from actors.transcript import title_of
 from gateway.owners import Owners

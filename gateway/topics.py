@@ -22,7 +22,8 @@ from actors.handles import Reach, tell
 from actors.lines import KEEPALIVE_S
 from actors.logs import log
 from actors.loop import Loop
-from actors.messages import Batch, Buffered, Event, Follow, Following, ReadBuffer, Submitted, Unfollow
+from actors.messages import Batch, Follow, ReadBuffer, Unfollow
+from actors.replies import Buffered, Event, Following, Submitted
 from gateway.owners import Owners
 from gateway.subscriptions import Sink, Subscription, Topic
 from storage.records import SessionId, UserId

@@ -9,8 +9,9 @@ import msgspec
 
 from actors.clock import Clock
 from actors.errors import InvalidRequest
-from actors.messages import BusyPolicy, CancelReceipt, CancelTurn, Submit, Submitted
+from actors.messages import BusyPolicy, CancelTurn, Submit
 from actors.models.registry import Models
+from actors.replies import CancelReceipt, Submitted
 from actors.tools.registry import Tools
 from actors.transcript import title_of
 from gateway.owners import Owners

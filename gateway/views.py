@@ -8,7 +8,7 @@ import msgspec
 
 from actors.clock import Clock, isoformat
 from actors.events import from_record, gap
-from actors.messages import Event, Submitted
+from actors.replies import Event, Submitted
 from storage.records import EventRecord, MessageRecord, SessionId, SessionRecord
 from storage.segments import cut
 

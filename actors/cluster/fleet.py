@@ -15,8 +15,9 @@ from actors.cluster.services import DIRECTORY, JANITOR
 from actors.cluster.shells import Directory, Gateway, Janitor, WorkerPool, fingerprint
 from actors.errors import ServiceUnavailable
 from actors.handles import Call, Reach
-from actors.messages import Describe, Description, decode_reply, encode
+from actors.messages import Describe, encode
 from actors.placement import Node
+from actors.replies import Description, decode_reply
 
 GATEWAY_PREFIX = "gateway-"
 SESSION_ACTOR_PREFIX = PREFIX

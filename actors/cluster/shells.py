@@ -13,7 +13,8 @@ import msgspec
 import ray
 
 from actors.errors import WunderError
-from actors.messages import Describe, Description, Drain, decode_reply, encode
+from actors.messages import Describe, Drain, encode
+from actors.replies import Description, decode_reply
 
 _DESCRIBE = encode(Describe())
 _DRAIN = encode(Drain(grace_s=0.0)).partition(b"grace_s")[0]

@@ -61,7 +61,8 @@ async def _wake(config: str, data_dir: str) -> dict[str, Any]:
 
 async def _describe(config: str, data_dir: str) -> dict[str, Any]:
     """Statements and the pools' counts, summed over the pools."""
-    from actors.messages import Describe, Description, decode_reply, encode  # noqa: PLC0415
+    from actors.messages import Describe, encode  # noqa: PLC0415
+    from actors.replies import Description, decode_reply  # noqa: PLC0415
 
     statements: Counter[str] = Counter()
     gauges: Counter[str] = Counter()

@@ -11,7 +11,7 @@ import pytest
 
 import gateway.errors  # noqa: F401 - the error classes of the edge count too
 from actors.events import decode_json, encode_json, from_record, gap
-from actors.messages import Event, to_error, to_failed
+from actors.replies import Event, to_error, to_failed
 from gateway import sse
 from gateway.http_common import error_object, error_response
 from gateway.protocol import PAYLOADS, ClientFrame, EventFrames, sse_event

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from actors.event_buffer import EventBuffer
-from actors.messages import Event, RegisterActor
+from actors.messages import RegisterActor
 from actors.permits import Holder, Permits
 from actors.placement import ActorInfo, Node, Placement
+from actors.replies import Event
 from gateway.out_queue import OutQueue
 from storage.records import OwnerId, SessionId, UserId
 

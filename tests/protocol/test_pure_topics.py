@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from actors.errors import WunderError
 from actors.events import encode_json, envelope
-from actors.messages import Event
+from actors.replies import Event
 from gateway.protocol import EventFrames
 from gateway.subscriptions import Subscription, Topic
 from storage.records import SessionId

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from actors import messages
+from actors import messages, replies
 from actors.errors import InvalidRequest, WunderError
 from actors.events import encode_json, envelope, from_record
-from actors.messages import Command, Event, Reply, decode_command, decode_reply, encode, to_failed
+from actors.messages import Command, decode_command, encode
+from actors.replies import Event, Reply, decode_reply, to_failed
 from gateway.protocol import ClientFrame, EventFrames, cursor, frame, sse_event
 from storage.records import EventRecord, SessionId, TurnId
 from storage.segments import Segment, cut
@@ -141,7 +142,7 @@ def test_a_command_arrives_as_it_was_sent(type_: type[Command]) -> None:
 
 
 @pytest.mark.parametrize(
-    "type_", [t for t in get_args(messages.AnyReply) if t is not messages.Failed], ids=lambda t: t.__name__
+    "type_", [t for t in get_args(replies.AnyReply) if t is not replies.Failed], ids=lambda t: t.__name__
 )
 def test_a_reply_arrives_as_it_was_sent(type_: type[Reply]) -> None:
     @given(st.data())

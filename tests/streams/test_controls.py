@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.events import EXPIRING_KINDS
-from actors.messages import Event
+from actors.replies import Event
 from actors.session_runner import SessionRunner
 from gateway.subscriptions import Subscription, Topic
 from storage.records import SessionId

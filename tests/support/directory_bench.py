@@ -6,8 +6,9 @@ from typing import Any
 
 from actors.directory import Directory
 from actors.handles import DirectoryHandle
-from actors.messages import Describe, Description, Permit, RegisterActor, decode_reply, encode
+from actors.messages import Describe, RegisterActor, encode
 from actors.placement import Node
+from actors.replies import Description, Permit, decode_reply
 from actors.settings import ActorSettings, AgentQueueSettings, SessionsSettings
 from storage.records import OwnerId, SessionId, UserId
 from storage.store import AsyncStorageBackend

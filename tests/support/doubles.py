@@ -11,9 +11,10 @@ import msgspec
 from actors.cancellation import CancellationToken
 from actors.errors import ServiceUnavailable
 from actors.handles import Call
-from actors.messages import AnyCommand, Command, Done, Reply, Returned, ReturnPermits, decode_command, encode
+from actors.messages import AnyCommand, Command, ReturnPermits, decode_command, encode
 from actors.models.base import Delta, ModelPart, ModelRequest, ToolSpec
 from actors.placement import Node
+from actors.replies import Done, Reply, Returned
 from actors.tools.base import ToolContext, ToolResult
 
 Round = tuple[ModelPart | Exception | asyncio.Event, ...]

@@ -10,10 +10,11 @@ from actors.cancellation import CancellationToken
 from actors.errors import UpstreamError
 from actors.events import encode_json
 from actors.handles import DirectoryHandle, ask, tell
-from actors.messages import Command, Describe, Description, Submit
+from actors.messages import Command, Describe, Submit
 from actors.models.base import Completed, Delta, ModelPart, ModelRequest
 from actors.models.script import text_of
 from actors.pool import WorkerPool
+from actors.replies import Description
 from actors.settings import ActorSettings, AgentQueueSettings, SessionsSettings
 from actors.task_request import task_of
 from actors.turn_runner import Services

@@ -5,18 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from actors.handles import DirectoryHandle, ask, tell
-from actors.messages import (
-    Batch,
-    BusyPolicy,
-    CancelReceipt,
-    CancelTurn,
-    Command,
-    Describe,
-    Description,
-    Event,
-    Submit,
-    Submitted,
-)
+from actors.messages import Batch, BusyPolicy, CancelTurn, Command, Describe, Submit
+from actors.replies import CancelReceipt, Description, Event, Submitted
 from actors.session_host import SessionHost
 from actors.session_runner import SessionRunner
 from actors.settings import ActorSettings, SessionsSettings

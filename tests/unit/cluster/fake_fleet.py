@@ -8,8 +8,9 @@ from actors.cluster.fleet import GATEWAY_PREFIX, gateway_prefix, pool_prefix
 from actors.cluster.launcher import POOL_PREFIX
 from actors.errors import ServiceUnavailable
 from actors.handles import Call
-from actors.messages import Description, Done, encode
+from actors.messages import encode
 from actors.placement import Node
+from actors.replies import Description, Done
 
 SETTINGS = "the settings"
 

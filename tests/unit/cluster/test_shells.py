@@ -11,7 +11,8 @@ import pytest
 from actors.cluster.shells import Directory, fingerprint
 from actors.errors import StorageUnavailable
 from actors.handles import ask, tell
-from actors.messages import Describe, Description, Done, Drain, Sweep, decode_command, encode, to_failed
+from actors.messages import Describe, Drain, Sweep, decode_command, encode
+from actors.replies import Description, Done, to_failed
 
 FACTORY = "service_of_a_test:make"
 

@@ -9,7 +9,8 @@ import pytest
 
 from actors.errors import ServiceUnavailable
 from actors.handles import CALL_TIMEOUT_S
-from actors.messages import Done, Grant, Report
+from actors.messages import Grant, Report
+from actors.replies import Done
 from storage.store import AsyncStorageBackend
 from tests.conformance.store import make
 from tests.support.directory_bench import DirectoryBench

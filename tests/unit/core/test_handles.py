@@ -8,7 +8,8 @@ import pytest
 
 from actors.errors import ServiceUnavailable, UserBusy, WunderError
 from actors.handles import ask, tell
-from actors.messages import Description, Done, Failed, Grant, Location, Reply, Report, encode, to_failed
+from actors.messages import Grant, Report, encode
+from actors.replies import Description, Done, Failed, Location, Reply, to_failed
 from storage.records import SessionId
 
 COMMAND = Grant(session_id=SessionId("s"))

@@ -10,7 +10,8 @@ from actors import janitor as module
 from actors.errors import OwnedElsewhere, ServiceUnavailable, WunderError
 from actors.handles import DirectoryHandle, ask, tell
 from actors.janitor import Janitor
-from actors.messages import AnyCommand, Describe, Description, Grant, Locate, Location, OpenSession, Reply, Sweep
+from actors.messages import AnyCommand, Describe, Grant, Locate, OpenSession, Sweep
+from actors.replies import Description, Location, Reply
 from actors.settings import ActorSettings
 from storage.settings import StorageSettings
 from storage.store import AsyncStorageBackend

@@ -11,7 +11,8 @@ import pytest
 from actors import lines
 from actors.errors import ServiceUnavailable
 from actors.lines import LineSet, OutgoingLine
-from actors.messages import Batch, Event
+from actors.messages import Batch
+from actors.replies import Event
 from storage.records import OwnerId, SessionId
 from tests.support.doubles import FakeReach
 from tests.support.facts import eventually

@@ -10,10 +10,11 @@ import pytest
 
 from actors.errors import ServiceUnavailable
 from actors.handles import DirectoryHandle
-from actors.messages import Acquire, Permit, PermitAnswers, PermitCalls, Release, Returned, decode_command, encode
+from actors.messages import Acquire, PermitCalls, Release, decode_command, encode
 from actors.models.base import Completed
 from actors.permits import Holder, Permits
 from actors.placement import Node, Placement
+from actors.replies import Permit, PermitAnswers, Returned
 from storage.records import SessionId, UserId
 from storage.store import AsyncStorageBackend
 from tests.support.doubles import PlayedModel, deltas

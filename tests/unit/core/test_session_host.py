@@ -12,13 +12,10 @@ from actors.errors import ServiceUnavailable, SessionNotFound, UserBusy, UserQuo
 from actors.handles import ask
 from actors.messages import (
     Batch,
-    Buffered,
     CancelTurn,
-    Done,
     Drain,
     DropSession,
     Follow,
-    Following,
     Grant,
     OpenSession,
     ReadBuffer,
@@ -26,6 +23,7 @@ from actors.messages import (
     Unfollow,
 )
 from actors.models.base import Completed
+from actors.replies import Buffered, Done, Following
 from storage.records import SessionId, TurnId, UserId
 from storage.store import AsyncStorageBackend
 from tests.support.doubles import PlayedModel, deltas

@@ -10,7 +10,7 @@ import pytest
 
 from actors.errors import StaleEpoch, StorageUnavailable
 from actors.event_buffer import EventBuffer
-from actors.messages import Event
+from actors.replies import Event
 from actors.session import Numbers
 from actors.session_stream import RETRY_FOR_S, Draft, SessionStream
 from actors.settings import EventWriterSettings

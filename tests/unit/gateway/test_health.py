@@ -14,7 +14,8 @@ from aiohttp.test_utils import make_mocked_request
 
 from actors.errors import ServiceUnavailable
 from actors.handles import DirectoryHandle
-from actors.messages import AnyCommand, Describe, Description, Reply
+from actors.messages import AnyCommand, Describe
+from actors.replies import Description, Reply
 from gateway.health import Health
 from storage.errors import StorageUnavailable
 from tests.support.doubles import FakeReach
