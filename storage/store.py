@@ -35,6 +35,7 @@ from storage.records import (
     UserId,
     UserRecord,
 )
+from storage.schedule_store import ScheduleStorage
 
 
 class UserStorage(Protocol):
@@ -298,7 +299,9 @@ class EventStorage(Protocol):
         """Retention: remove old events of these kinds, at most `limit` rows a call."""
 
 
-class AsyncStorageBackend(UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, Protocol):
+class AsyncStorageBackend(
+    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ScheduleStorage, EventStorage, Protocol
+):
     """The whole store, and its life."""
 
     async def open(self) -> None:
