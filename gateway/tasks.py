@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from actors.background import Background
 from actors.clock import Clock
-from actors.errors import InvalidRequest, ServiceUnavailable, SessionNotFound, UserQuotaExceeded, WunderError
-from actors.events import encode_json
+from actors.errors import InvalidRequest, SessionNotFound, WunderError
 from actors.gathering import Gathering
 from actors.handles import DirectoryHandle
 from actors.logs import log
 from actors.messages import PickUp, Submit
+from actors.queue_limits import queue_depth, refusal
 from actors.replies import Done
-from actors.task_request import task_of
-from actors.transcript import title_of
+from actors.task_request import background_task
 from gateway.owners import Owners
 from gateway.protocol import TaskBody
 from gateway.settings import Settings
@@ -25,16 +23,13 @@ from gateway.turns import Turns
 from storage.records import (
     Enqueued,
     NewTask,
-    QueueDepth,
     SessionId,
-    SessionRecord,
     TaskRecord,
     UserId,
 )
 from storage.store import AsyncStorageBackend
 
 _BATCH = 200
-_RETRY_AFTER_S = 5.0
 
 
 class _Wanted(msgspec.Struct, frozen=True):
@@ -90,64 +85,40 @@ class Tasks:
             raise InvalidRequest(
                 f"task_id: only a dead or failed task can be tried again, this one is {task.status}", field="task_id"
             )
-        self._announce([requeued])
+        self.announce([requeued])
         return requeued.task
 
     async def _enqueue(self, wanted: list[_Wanted]) -> list[Recorded | WunderError]:
         now_us = self._clock.now_us()
         users = list({one.command.user_id for one in wanted})
-        most = max(self._settings.max_queued, self._settings.max_queued_per_user) + 1
-        depth = await self._store.queue_depth(users, most=most)
+        depth = await queue_depth(self._store, self._settings, users)
         answers: list[Recorded | WunderError | NewTask] = []
         for one in wanted:
-            refusal = self._full(one.command.user_id, depth)
-            if refusal is not None:
-                answers.append(refusal)
+            full = refusal(self._settings, one.command.user_id, depth)
+            if full is not None:
+                answers.append(full)
                 continue
             answers.append(self._new_task(one, depth.total + 1, now_us))
             depth.by_user[one.command.user_id] += 1
             depth = msgspec.structs.replace(depth, total=depth.total + 1)
         items = [answer for answer in answers if isinstance(answer, NewTask)]
         outcomes = await self._store.enqueue_tasks(items, now_us=now_us) if items else []
-        self._announce(outcomes)
+        self.announce(outcomes)
         return _answers(answers, outcomes)
 
-    def _full(self, user_id: UserId, depth: QueueDepth) -> WunderError | None:
-        settings, queued = self._settings, depth.by_user[user_id]
-        if queued >= settings.max_queued_per_user:
-            detail: dict[str, Any] = {"reason": "user_queue_full", "queued": queued}
-            return UserQuotaExceeded("too many of this user's tasks wait", detail=detail, retry_after_s=_RETRY_AFTER_S)
-        if depth.total >= settings.max_queued:
-            detail = {"reason": "queue_full", "queued": depth.total}
-            return ServiceUnavailable("the task queue is full", detail=detail, retry_after_s=_RETRY_AFTER_S)
-        return None
-
     def _new_task(self, one: _Wanted, position: int, now_us: int) -> NewTask:
-        command, body = one.command, one.body
-        task = task_of(command, "queued", 0, now_us)
-        run_at_us = None if body.run_at is None else round(body.run_at.timestamp() * 1_000_000)
-        later = run_at_us is not None and run_at_us > now_us
-        task = msgspec.structs.replace(
-            task,
-            origin="task",
+        body = one.body
+        return background_task(
+            one.command,
+            self._settings,
+            position=position,
+            now_us=now_us,
+            run_at_us=None if body.run_at is None else round(body.run_at.timestamp() * 1_000_000),
             priority=body.priority,
-            run_at_us=run_at_us if later else None,
-            max_attempts=body.max_attempts or self._settings.max_retries + 1,
+            max_attempts=body.max_attempts,
         )
-        session = None
-        if command.create:
-            session = SessionRecord(
-                session_id=command.session_id,
-                user_id=command.user_id,
-                title=title_of(command.content),
-                agent_id=command.agent_id,
-                created_us=now_us,
-                updated_us=now_us,
-            )
-        event = encode_json({"position": position, "reason": "run_at" if later else "background"})
-        return NewTask(task=task, session=session, event=event)
 
-    def _announce(self, outcomes: Sequence[Enqueued]) -> None:
+    def announce(self, outcomes: Sequence[Enqueued]) -> None:
         """Tell the pools once for all of them, and each owner of its own."""
         owned = {o.task.session_id for o in outcomes if o.task is not None and o.owner_id is not None}
         for session_id in owned:
