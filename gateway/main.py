@@ -22,6 +22,7 @@ from gateway.auth import Auth
 from gateway.connections import Connections
 from gateway.health import Health
 from gateway.http_chat import ChatHandlers
+from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
@@ -29,6 +30,7 @@ from gateway.owners import Owners
 from gateway.password_rules import PasswordRules, load_common_passwords
 from gateway.passwords import PasswordHasher
 from gateway.requests import RequestServices
+from gateway.schedules import Schedules
 from gateway.settings import Settings, registration_open
 from gateway.tasks import Tasks
 from gateway.topics import Topics
@@ -84,7 +86,9 @@ class GatewayService:
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
         self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
         tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
-        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets)
+        self._schedules = Schedules(settings, store, clock, reach, self._tasks_service, self._turns)
+        schedules = ScheduleHandlers(store, self.auth, self._schedules)
+        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, schedules, sockets)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""
@@ -135,6 +139,7 @@ class GatewayService:
         await self._health.stop()
         for task in list(self._tasks):
             task.cancel()
+        await self._schedules.close()
         await self._tasks_service.close()
         await self._turns.close()
         self._hasher.close()

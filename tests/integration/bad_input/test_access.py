@@ -21,6 +21,8 @@ VALID_BODIES: dict[str, dict[str, Any]] = {
     "CancelBody": {},
     "AskBody": {"question": "hi", "stream": False},
     "TaskBody": {"question": "hi"},
+    "ScheduleBody": {"question": "hi", "cron": "0 0 1 1 *"},
+    "UpdateScheduleBody": {"name": "mine now"},
     "CreateSessionBody": {},
     "RegisterBody": {"username": "x", "password": "y"},
     "LoginBody": {"username": "x", "password": "y"},
