@@ -81,14 +81,9 @@ class GatewayService:
             directory=directory,
             reach=reach,
         )
-        chat = ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners)
-        services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
-        sockets = SocketHandlers(settings, services, self.auth, self.connections)
         self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
-        tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
         self._schedules = Schedules(settings, store, clock, reach, self._tasks_service, self._turns)
-        schedules = ScheduleHandlers(store, self.auth, self._schedules)
-        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, schedules, sockets)
+        self.app = self._create_app(clock, owners)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""
@@ -97,6 +92,21 @@ class GatewayService:
         self._register = Loop("register-gateway", self._register_once, interval_s=_REGISTER_S)
         self._sweep = Loop("auth-sweep", self._sweep_once, interval_s=60.0)
         self.auth.on_ended_here(self._token_ended)
+
+    def _create_app(self, clock: Clock, owners: Owners) -> web.Application:
+        settings, store = self._settings, self._store
+        services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
+        return create_app(
+            settings,
+            clock,
+            self.auth,
+            self.accounts,
+            self._health,
+            ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners),
+            TaskHandlers(store, self.auth, self._tasks_service, self._turns),
+            ScheduleHandlers(store, self.auth, self._schedules),
+            SocketHandlers(settings, services, self.auth, self.connections),
+        )
 
     async def start(self) -> None:
         """Listen; `ServiceUnavailable` when the address is taken."""
