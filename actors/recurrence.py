@@ -38,7 +38,7 @@ _SCAN_US = 6 * 3600 * SECOND
 _FIRST_SPAN_US = 60 * SECOND
 _ALIASES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
 _NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat"
-_FIELD = re.compile(rf"(?:\d+|{_NAMES}|l\d?|[*?,/#-])+")
+_FIELD = re.compile(rf"(?:[0-9]+|{_NAMES}|l[0-9]?|[*?,/#-])+")
 _NOT_ZONES = re.compile(r"posix(rules)?(/|$)|right/|localtime$|Factory$")
 
 
