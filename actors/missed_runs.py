@@ -50,13 +50,13 @@ def _skipped(schedule: ScheduleRecord, first_us: int, until_us: int, now_us: int
     """The due times from `first_us` to `until_us`, as one entry of the history."""
     if first_us > until_us:
         return None
-    later = takewhile(lambda due_us: due_us <= until_us, due_times(recurrence_of(schedule), first_us))
-    found = [first_us, *islice(later, MOST_COUNTED - 1)]
+    recurrence = recurrence_of(schedule)
+    later = takewhile(lambda due_us: due_us <= until_us, due_times(recurrence, first_us))
     return ScheduleRun(
         schedule_id=schedule.schedule_id,
         due_us=first_us,
         fired_us=now_us,
         outcome="skipped",
-        missed=len(found),
-        until_us=found[-1] if len(found) < MOST_COUNTED else until_us,
+        missed=1 + sum(1 for _ in islice(later, MOST_COUNTED - 1)),
+        until_us=newest_due(recurrence, first_us, until_us, 1)[0],
     )
