@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.cli import add_parsers, run_action
 from tests.streams.scene import Scene
 from tests.support.facts import eventually
 
@@ -261,6 +265,30 @@ async def test_a_repeated_key_is_one_schedule_and_too_many_are_refused(world: An
     assert (await call(scene, "DELETE", f"/{first['schedule_id']}"))[1]["deleted"]
     await made(scene, every=3600)
     await made(scene, every=3600, user_id="bob")
+
+
+async def test_the_command_line(world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every action against a real gateway."""
+    scene = await world()
+
+    async def cron(*arguments: str) -> str:
+        parser = argparse.ArgumentParser()
+        add_parsers(parser.add_subparsers())
+        options = parser.parse_args(["cron", *arguments, "--url", scene.client.url])
+        assert await asyncio.to_thread(run_action, options, {"WUNDER_API_KEY": "test-api-key"}, tmp_path) == 0
+        return capsys.readouterr().out
+
+    schedule_id = (await cron("add", "echo hi", "--every", "1h", "--user", "ada", "--name", "hourly")).split()[0]
+    assert (await cron("list")).split()[0] == schedule_id
+    assert "paused" in await cron("pause", schedule_id)
+    assert "next 2" in await cron("resume", schedule_id)
+    await cron("run", schedule_id)
+    await succeeded(scene, {"schedule_id": schedule_id}, 1)
+    shown = await cron("show", schedule_id)
+    assert "every 3600 s" in shown
+    assert "succeeded  by hand" in shown
+    assert await cron("delete", schedule_id) == f"{schedule_id}  deleted\n"
+    assert await cron("list") == "no schedules\n"
 
 
 async def test_pages(world: Any) -> None:
