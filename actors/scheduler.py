@@ -29,7 +29,7 @@ from storage.schedule_records import Fired, Firing, ScheduleId, ScheduleRecord, 
 from storage.store import AsyncStorageBackend
 
 _BATCH = 200
-_PARALLEL = 16
+_PARALLEL = 8
 _COUNT_EVERY_S = 10.0
 
 
@@ -85,12 +85,13 @@ class Scheduler:
 
     async def fire_once(self) -> None:
         """Fire everything that is due, then have itself woken when the next one is."""
+        self._set_timer(self._settings.schedules.retry_s)  # if this look fails
         now_us = self._clock.now_us()
         after: tuple[int, str] | None = None
         refused: dict[ScheduleId, int] = {}
         while True:
             page = await self._store.due_schedules(now_us, after=after, limit=_BATCH)
-            refused |= await self._fire_page(page)
+            refused |= await self._fire_page(page, now_us)
             if len(page) < _BATCH:
                 break
             after = (page[-1].next_run_us or 0, page[-1].schedule_id)
@@ -112,7 +113,7 @@ class Scheduler:
         if in_s is not None and in_s < self._settings.schedules.poll_interval_s:
             self._timer = asyncio.get_running_loop().call_later(in_s, self._loop.wake)
 
-    async def _fire_page(self, page: Sequence[ScheduleRecord]) -> dict[ScheduleId, int]:
+    async def _fire_page(self, page: Sequence[ScheduleRecord], now_us: int) -> dict[ScheduleId, int]:
         """Fire these, some at the same time; those that have to wait, with the due time that waits."""
         if not page:
             return {}
@@ -122,7 +123,7 @@ class Scheduler:
 
         async def fire(schedule: ScheduleRecord) -> int | None:
             async with limit:
-                return await self._fire(schedule, depth)
+                return await self._fire(schedule, depth, now_us)
 
         outcomes = await asyncio.gather(*(fire(schedule) for schedule in page), return_exceptions=True)
         if depth.for_pools:
@@ -136,10 +137,10 @@ class Scheduler:
             if isinstance(due_us, int)
         }
 
-    async def _fire(self, schedule: ScheduleRecord, depth: _Depth) -> int | None:
-        """Run what is due of one schedule; the due time if it has to be tried again."""
+    async def _fire(self, schedule: ScheduleRecord, depth: _Depth, now_us: int) -> int | None:
+        """Run what of one schedule was due when the look began; the due time if it has to be tried again."""
         try:
-            while (decision := decide(schedule, self._clock.now_us())) is not None:
+            while (decision := decide(schedule, now_us)) is not None:
                 full = None if decision.due_us is None else depth.take(self._settings, schedule)
                 if full is not None:
                     return await self._refuse(schedule, full)

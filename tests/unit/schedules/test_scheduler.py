@@ -269,8 +269,25 @@ async def test_a_database_that_is_away_loses_nothing(bench: Bench) -> None:
     bench.store.fail("fire_schedule")
     with pytest.raises(StorageUnavailable):
         await bench.look()
+    assert bench.scheduler.look_in_s == 5.0, "it does not wait for the loop's back-off"
     await bench.look()
     assert await bench.due() == [10, 20, 30]
+
+
+async def test_what_becomes_due_during_a_look_is_for_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the database is, a look ends."""
+    await bench.add(missed="all")
+    fire = bench.plain.fire_schedule
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        bench.clock.advance(10)
+        return await fire(*args, **kwargs)
+
+    monkeypatch.setattr(bench.plain, "fire_schedule", slow)
+    bench.clock.advance(10)
+    await bench.look()
+    assert await bench.due() == [10]
+    assert bench.scheduler.look_in_s == 0
 
 
 async def test_an_answer_that_was_lost_fires_nothing_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
