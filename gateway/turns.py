@@ -11,10 +11,10 @@ from actors.clock import Clock
 from actors.errors import InvalidRequest
 from actors.messages import BusyPolicy, CancelTurn, Submit
 from actors.models.registry import Models
+from actors.owners import Owners
 from actors.replies import CancelReceipt, Submitted
 from actors.tools.registry import Tools
 from actors.transcript import title_of
-from gateway.owners import Owners
 from gateway.protocol import TurnOptions
 from gateway.settings import Settings
 from gateway.subscriptions import Topic

@@ -115,7 +115,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the
     owner, `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may
-    start. `request` is the accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
+    start. `parent_id` is the turn that started it as a child, `depth` levels down. A turn that waits for children has
+    their ids in `waits_for`, and `run_at_us` is when it waits no longer. `request` is the accepted command as JSON.
+    `error` is JSON {"code", "message"}; `usage` is JSON.
     """
 
     turn_id: TurnId
@@ -140,6 +142,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     run_at_us: int | None = None
     failures: int = 0
     max_attempts: int = 1
+    parent_id: TurnId | None = None
+    depth: int = 0
+    waits_for: str | None = None
 
     def in_line(self, now_us: int) -> bool:
         """Whether a queued task waits for its turn, and not only for its time (a retry keeps its place)."""

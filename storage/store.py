@@ -281,6 +281,37 @@ class TaskQueueStorage(Protocol):
         """For each state that is not an end: how many tasks, and when the oldest of them was created."""
 
 
+class ChildStorage(Protocol):
+    """Child tasks: turns that other turns have started and may wait for."""
+
+    async def suspend_turn(
+        self,
+        fence: Fence,
+        task: TaskRecord,
+        *,
+        waits_for: Sequence[TurnId],
+        until_us: int,
+        events: Sequence[EventRecord],
+        now_us: int,
+    ) -> bool:
+        """running -> waiting (queued until then); False if it is not running or its cancel was requested."""
+
+    async def end_wait(self, turn_id: TurnId, *, now_us: int) -> bool:
+        """Make a waiting turn due now if every child that it waits for has ended; whether it was."""
+
+    async def end_waits(self, *, now_us: int) -> int:
+        """The same for all that wait: for those whose waker died. How many there were."""
+
+    async def list_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
+        """A turn's children in the order in which they were started."""
+
+    async def open_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
+        """A turn's children that have not ended."""
+
+    async def stray_children(self, *, limit: int) -> list[tuple[TurnId, SessionId]]:
+        """Children that go on, and of which no cancel was requested, although their parent ended without success."""
+
+
 class EventStorage(Protocol):
     """The event log of each session."""
 
@@ -298,7 +329,9 @@ class EventStorage(Protocol):
         """Retention: remove old events of these kinds, at most `limit` rows a call."""
 
 
-class AsyncStorageBackend(UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, Protocol):
+class AsyncStorageBackend(
+    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ChildStorage, EventStorage, Protocol
+):
     """The whole store, and its life."""
 
     async def open(self) -> None:
