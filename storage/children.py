@@ -38,8 +38,9 @@ class ChildTopic(StoreTopic):
 
         return await self._db.transact(body)
 
-    async def end_wait(self, turn_id: TurnId, *, now_us: int) -> bool:
-        return await self._db.fetchrow("end_wait", turn_id, now_us) is not None
+    async def end_wait(self, turn_id: TurnId, *, now_us: int) -> SessionId | None:
+        row = await self._db.fetchrow("end_wait", turn_id, now_us)
+        return None if row is None else row["session_id"]
 
     async def end_waits(self, *, now_us: int) -> int:
         return await self._db.execute("end_waits", now_us)

@@ -16,6 +16,7 @@ TurnId = NewType("TurnId", str)
 OwnerId = NewType("OwnerId", str)
 
 TaskStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted", "dead"]
+ShownStatus = Literal["queued", "waiting", "running", "succeeded", "failed", "cancelled", "interrupted", "dead"]
 TerminalStatus = Literal["succeeded", "failed", "cancelled", "interrupted", "dead"]
 Origin = Literal["message", "task"]
 Role = Literal["system", "user", "assistant", "tool"]
@@ -145,6 +146,11 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: TurnId | None = None
     depth: int = 0
     waits_for: str | None = None
+
+    @property
+    def shown_status(self) -> ShownStatus:
+        """The state as people see it: a turn that waits for its children is in one of its own."""
+        return "waiting" if self.status == "queued" and self.waits_for is not None else self.status
 
     def in_line(self, now_us: int) -> bool:
         """Whether a queued task waits for its turn, and not only for its time (a retry keeps its place)."""

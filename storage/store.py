@@ -296,8 +296,8 @@ class ChildStorage(Protocol):
     ) -> bool:
         """running -> waiting (queued until then); False if it is not running or its cancel was requested."""
 
-    async def end_wait(self, turn_id: TurnId, *, now_us: int) -> bool:
-        """Make a waiting turn due now if every child that it waits for has ended; whether it was."""
+    async def end_wait(self, turn_id: TurnId, *, now_us: int) -> SessionId | None:
+        """Make a waiting turn due now if every child that it waits for has ended; its session if it was."""
 
     async def end_waits(self, *, now_us: int) -> int:
         """The same for all that wait: for those whose waker died. How many there were."""

@@ -18,12 +18,12 @@ from gateway.cli.sign_in import API_KEY_VARIABLE, TOKEN_VARIABLE, TokenFile, cre
 from gateway.errors import AuthRequired
 from gateway.settings_loader import environment
 from storage.errors import WunderError
-from storage.records import TaskStatus
+from storage.records import ShownStatus
 
 _PAGE = 200
 _POLL_S = 1.0
 _LATER = frozenset({429, 503})
-_ACTIVE = ("queued", "running")
+_ACTIVE = ("queued", "waiting", "running")
 Pause = Callable[[float], Awaitable[None]]
 
 
@@ -40,7 +40,7 @@ def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
         return command
 
     listing = add("list", list_tasks, "tasks, the newest first")
-    listing.add_argument("--status", choices=get_args(TaskStatus), help="only those in this state")
+    listing.add_argument("--status", choices=get_args(ShownStatus), help="only those in this state")
     listing.add_argument("--session", help="only those of this session")
     listing.add_argument("--user", help="whose, with an API key (default: everybody's)")
     listing.add_argument("--limit", type=int, default=50, help="how many at most (default: %(default)s)")

@@ -9,7 +9,7 @@ WHERE turn_id = $1 AND session_id = $2 AND attempt = $3 AND status = 'running' A
 -- One turn waits no longer if every child that it waits for has ended.
 UPDATE tasks SET run_at_us = $2, waits_for = NULL
 WHERE turn_id = $1 AND status = 'queued' AND waits_for IS NOT NULL AND NOT {open_awaited}
-RETURNING turn_id
+RETURNING session_id
 
 -- name: end_waits
 -- The same for every turn that waits.

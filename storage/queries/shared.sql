@@ -302,9 +302,9 @@ SELECT {task} FROM tasks WHERE turn_id = $1
 SELECT {task} FROM tasks WHERE user_id = $1 AND idempotency_key = $2
 
 -- name: active_tasks
--- A session's tasks that have not ended: the running one, then the queued ones, oldest first.
+-- A session's tasks that have not ended: the running one, then one that has begun, then the others, oldest first.
 SELECT {task} FROM tasks WHERE session_id = $1 AND status IN ('queued', 'running')
-ORDER BY CASE status WHEN 'running' THEN 0 ELSE 1 END, created_us, turn_id LIMIT $2
+ORDER BY CASE WHEN status = 'running' THEN 0 WHEN attempt > 0 THEN 1 ELSE 2 END, created_us, turn_id LIMIT $2
 
 -- name: running_tasks
 -- Every running task with its session's owner.
