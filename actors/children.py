@@ -8,6 +8,7 @@ What follows an end happens after its commit. A process that dies in between is 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import msgspec
@@ -31,6 +32,7 @@ from storage.store import AsyncStorageBackend
 
 OPEN = ("queued", "running")
 _SWEEP_BATCH = 100
+_TELL_PARALLEL = 16
 
 
 class AgentRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +62,12 @@ class Children:
         # What gathers while a call is under way is looked at together: ten thousand ends are few calls.
         self._ends: Gathering[TurnId, None] = Gathering("end-waits", self._end_waits)
         self._cancels: Gathering[TurnId, None] = Gathering("cancel-children", self._cancel_children)
+        self._telling = asyncio.Semaphore(_TELL_PARALLEL)
         self._background = Background()
 
     async def close(self) -> None:
+        await self._ends.stop()
+        await self._cancels.stop()
         await self._background.stop()
         await self._intake.close()
 
@@ -184,21 +189,21 @@ class Children:
             log.warning("woken_not_told", message=error.message)
 
     async def _cancel_children(self, turns: list[TurnId]) -> list[None]:
-        most = self._settings.agent_queue.max_children + 1
         for turn_id in dict.fromkeys(turns):
             try:
-                children = await self._store.open_children(turn_id, limit=most)
+                children = await self._store.cancel_children(turn_id)
             except WunderError as error:
                 log.warning("children_not_cancelled", turn=turn_id, message=error.message)
                 continue
-            for child in children:
-                await self._cancel(child.turn_id, child.session_id)
+            for child_id, session_id in children:
+                self._background.start(self._cancel(child_id, session_id), f"cancel-{child_id}")
         return [None] * len(turns)
 
     async def _cancel(self, turn_id: TurnId, session_id: SessionId) -> None:
         command = CancelTurn(session_id=session_id, user_id=None, turn_id=turn_id)
         try:
-            await self._owners.ask(session_id, command, CancelReceipt)
+            async with self._telling:
+                await self._owners.ask(session_id, command, CancelReceipt)
         except WunderError as error:
             log.warning("child_not_cancelled", turn=turn_id, message=error.message)
 

@@ -70,6 +70,7 @@ class TaskIntake:
         self._background = Background()
 
     async def close(self) -> None:
+        await self._enqueuing.stop()
         await self._background.stop()
 
     async def submit(self, wanted: WantedTask) -> Recorded:

@@ -48,8 +48,9 @@ class ChildTopic(StoreTopic):
     async def list_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
         return [task_record(row) for row in await self._db.fetch("list_children", parent_id, limit)]
 
-    async def open_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
-        return [task_record(row) for row in await self._db.fetch("open_children", parent_id, limit)]
+    async def cancel_children(self, parent_id: TurnId) -> list[tuple[TurnId, SessionId]]:
+        rows = await self._db.fetch("cancel_children", parent_id)
+        return [(row["turn_id"], row["session_id"]) for row in rows]
 
     async def stray_children(self, *, limit: int) -> list[tuple[TurnId, SessionId]]:
         rows = await self._db.fetch("stray_children", limit)

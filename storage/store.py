@@ -305,11 +305,11 @@ class ChildStorage(Protocol):
     async def list_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
         """A turn's children in the order in which they were started."""
 
-    async def open_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
-        """A turn's children that have not ended."""
+    async def cancel_children(self, parent_id: TurnId) -> list[tuple[TurnId, SessionId]]:
+        """Mark a turn's children that have not ended as to be cancelled: none of them succeeds any more."""
 
     async def stray_children(self, *, limit: int) -> list[tuple[TurnId, SessionId]]:
-        """Children that go on, and of which no cancel was requested, although their parent ended without success."""
+        """Children that have not ended although their parent ended without success."""
 
 
 class EventStorage(Protocol):

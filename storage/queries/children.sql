@@ -25,14 +25,15 @@ EXISTS (SELECT 1 FROM tasks c WHERE c.parent_id = tasks.turn_id AND c.parent_id 
 -- The children of a turn, in the order in which they were started.
 SELECT {task} FROM tasks WHERE parent_id = $1 ORDER BY created_us, turn_id LIMIT $2
 
--- name: open_children
--- The children of a turn that have not ended.
-SELECT {task} FROM tasks WHERE parent_id = $1 AND parent_id IS NOT NULL AND status IN ('queued', 'running')
-ORDER BY turn_id LIMIT $2
+-- name: cancel_children
+-- Marks the children of a turn that have not ended as to be cancelled.
+UPDATE tasks SET cancel_requested = TRUE
+WHERE parent_id = $1 AND parent_id IS NOT NULL AND status IN ('queued', 'running')
+RETURNING turn_id, session_id
 
 -- name: stray_children
 -- Children that go on although their parent has ended without success: somebody died before they were told.
 SELECT c.turn_id, c.session_id FROM tasks c JOIN tasks p ON p.turn_id = c.parent_id
-WHERE c.parent_id IS NOT NULL AND c.status IN ('queued', 'running') AND NOT c.cancel_requested
+WHERE c.parent_id IS NOT NULL AND c.status IN ('queued', 'running')
     AND p.status IN ('failed', 'cancelled', 'interrupted', 'dead')
 ORDER BY c.turn_id LIMIT $1

@@ -59,9 +59,11 @@ async def test_children_are_recorded_with_their_parent(store: AsyncStorageBacken
     assert len(await store.list_children(PARENT, limit=1)) == 1
     (first,) = await claim(store, 1)
     await store.finish_and_leave([finished(first)])
-    assert [c.turn_id for c in await store.open_children(PARENT, limit=9)] == [
-        name for name in ("a", "b") if name != first.task.turn_id
-    ]
+    other = "a" if first.task.turn_id == "b" else "b"
+    assert await store.cancel_children(PARENT) == [(other, f"s-{other}")]
+    cancelled = await store.get_task(TurnId(other))
+    assert cancelled is not None
+    assert cancelled.cancel_requested
 
 
 async def test_a_turn_that_waits_is_not_claimed_before_it_may(store: AsyncStorageBackend) -> None:
@@ -155,9 +157,11 @@ async def test_children_without_a_parent_are_found(store: AsyncStorageBackend, e
     await children(store, "a", "b")
     assert await store.stray_children(limit=9) == []
     await store.finish_and_leave([finished(parent, end)])
-    await store.request_cancel(TurnId("b"))
-    expected = [] if end == "succeeded" else [(TurnId("a"), SessionId("s-a"))]
+    expected = [] if end == "succeeded" else [(TurnId("a"), SessionId("s-a")), (TurnId("b"), SessionId("s-b"))]
     assert await store.stray_children(limit=9) == expected
+    for child in await claim(store):
+        await store.finish_and_leave([finished(child, "cancelled")])
+    assert await store.stray_children(limit=9) == []
 
 
 async def test_trying_again_forgets_the_wait(store: AsyncStorageBackend) -> None:
