@@ -30,6 +30,7 @@ EventKind = Literal[
     "queued",
     "queue_start",
     "task_retry",
+    "turn_waiting",
     "progress",
     "llm_request",
     "llm_output_delta",
