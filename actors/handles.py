@@ -15,7 +15,6 @@ from actors.messages import (
     Locate,
     Passivated,
     PermitCalls,
-    PickUp,
     RegisterActor,
     RegisterGateway,
     Release,
@@ -127,10 +126,3 @@ class DirectoryHandle:
 
     async def token_ended(self, token_hashes: tuple[str, ...]) -> None:
         await tell(self.call, TokenEnded(token_hashes=token_hashes))
-
-
-async def tell_owner(directory: DirectoryHandle, reach: Reach, session_id: SessionId, owner_id: OwnerId) -> None:
-    """Tasks were queued for a session that this owner has. If it cannot be told, whoever owns it next finds them."""
-    with contextlib.suppress(WunderError):
-        actor = await directory.locate(session_id, owner_hint=owner_id)
-        await tell(reach.actor(actor), PickUp(session_id=session_id), timeout_s=5.0)

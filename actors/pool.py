@@ -11,20 +11,21 @@ janitor's sweep finds what it had claimed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 
 from actors.background import Background
 from actors.errors import WunderError
 from actors.gathering import Gathering
-from actors.handles import DirectoryHandle, Reach, tell_owner
+from actors.handles import DirectoryHandle, Reach, tell
 from actors.loop import Loop
-from actors.messages import Describe, Drain, Wake, decode_command, encode
+from actors.messages import Describe, Drain, PickUp, Wake, decode_command, encode
 from actors.replies import Description, Done, Reply, to_failed
 from actors.session_host import SessionHost
 from actors.turn_runner import FinishLine, Services
 from storage.queue_writer import FinishedTurn
-from storage.records import ClaimedTask
+from storage.records import ClaimedTask, OwnerId, SessionId
 
 _DUE_BATCH = 100
 _FINISH_BATCH = 200
@@ -173,8 +174,7 @@ class WorkerPool:
         promoted = await store.promote_due(limit=_DUE_BATCH, now_us=clock.now_us())
         for session_id, owner_id in promoted:
             if owner_id is not None:
-                told = tell_owner(self._directory, self._reach, session_id, owner_id)
-                self._side.start(told, f"due-{session_id}")
+                self._side.start(self._tell_owner(session_id, owner_id), f"due-{session_id}")
         if promoted:
             self._more = True
             self._claims.wake()
@@ -189,6 +189,11 @@ class WorkerPool:
         in_s = 0.0 if again else max(0.0, (due_us - self._services.clock.now_us()) / 1e6)
         if in_s < self._settings.poll_interval_ms / 1000:
             self._timer = asyncio.get_running_loop().call_later(in_s, self._promotions.wake)
+
+    async def _tell_owner(self, session_id: SessionId, owner_id: OwnerId) -> None:
+        with contextlib.suppress(WunderError):
+            actor = await self._directory.locate(session_id, owner_hint=owner_id)
+            await tell(self._reach.actor(actor), PickUp(session_id=session_id), timeout_s=5.0)
 
     def _describe(self) -> Description:
         described = self._host.describe()

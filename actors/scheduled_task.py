@@ -8,10 +8,9 @@ import msgspec
 
 from actors.clock import Clock
 from actors.messages import Submit
-from actors.settings import AgentQueueSettings
-from actors.task_request import background_task
+from actors.task_intake import WantedTask
 from actors.transcript import title_of
-from storage.records import NewTask, SessionId, TurnId
+from storage.records import SessionId, TurnId
 from storage.schedule_records import ScheduleRecord
 
 
@@ -33,9 +32,7 @@ def request_of(schedule: ScheduleRecord) -> ScheduledTask:
     return msgspec.json.decode(schedule.request, type=ScheduledTask)
 
 
-def run_of(
-    schedule: ScheduleRecord, due_us: int | None, settings: AgentQueueSettings, clock: Clock, *, position: int
-) -> NewTask:
+def run_of(schedule: ScheduleRecord, due_us: int | None, clock: Clock) -> WantedTask:
     """The task for one due time (without one: a run by hand). Its key keeps a due time from becoming two tasks."""
     request = request_of(schedule)
     create = schedule.session_id is None
@@ -53,11 +50,4 @@ def run_of(
         config_overrides=request.config_overrides,
         idempotency_key=None if due_us is None else f"schedule:{schedule.schedule_id}:{due_us}",
     )
-    return background_task(
-        command,
-        settings,
-        position=position,
-        now_us=clock.now_us(),
-        priority=request.priority,
-        max_attempts=request.max_attempts,
-    )
+    return WantedTask(command=command, priority=request.priority, max_attempts=request.max_attempts or 0)

@@ -14,17 +14,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from actors.background import Background
 from actors.clock import Clock
 from actors.errors import StorageUnavailable, WunderError
-from actors.handles import DirectoryHandle, Reach, quietly, tell_owner
 from actors.logs import log
 from actors.loop import Loop
 from actors.missed_runs import Decision, decide
-from actors.queue_limits import queue_depth, refusal
 from actors.scheduled_task import run_of
 from actors.settings import ActorSettings
-from storage.records import QueueDepth
+from actors.task_intake import TaskIntake
+from storage.records import Enqueued, QueueDepth
 from storage.schedule_records import Fired, Firing, ScheduleId, ScheduleRecord, ScheduleRun
 from storage.store import AsyncStorageBackend
 
@@ -47,24 +45,15 @@ class SchedulerCounts(msgspec.Struct):
 class Scheduler:
     """One look at a time; `wake` asks for the next one now."""
 
-    def __init__(
-        self,
-        settings: ActorSettings,
-        store: AsyncStorageBackend,
-        clock: Clock,
-        directory: DirectoryHandle,
-        reach: Reach,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, settings: ActorSettings, store: AsyncStorageBackend, clock: Clock, intake: TaskIntake) -> None:
+        self._settings = settings.schedules
         self._store = store
         self._clock = clock
-        self._directory = directory
-        self._reach = reach
+        self._intake = intake
         self.counts = SchedulerCounts()
         self.look_in_s: float | None = None
         self._counted_s = float("-inf")
         self._refused: dict[ScheduleId, int] = {}
-        self._side = Background()
         self._timer: asyncio.TimerHandle | None = None
         self._loop = Loop("schedules", self.fire_once, interval_s=settings.schedules.poll_interval_s)
 
@@ -77,7 +66,7 @@ class Scheduler:
     async def stop(self) -> None:
         await self._loop.stop()
         self._set_timer(None)
-        await self._side.stop()
+        await self._intake.close()
 
     def gauges(self) -> dict[str, float]:
         """For `Describe`."""
@@ -85,7 +74,7 @@ class Scheduler:
 
     async def fire_once(self) -> None:
         """Fire everything that is due, then have itself woken when the next one is."""
-        self._set_timer(self._settings.schedules.retry_s)  # if this look fails
+        self._set_timer(self._settings.retry_s)  # if this look fails
         now_us = self._clock.now_us()
         after: tuple[int, str] | None = None
         refused: dict[ScheduleId, int] = {}
@@ -102,7 +91,7 @@ class Scheduler:
     async def _next_look_s(self, now_us: int) -> float | None:
         due_us = await self._store.next_schedule_due(now_us)
         due_s = None if due_us is None else max(0.0, (due_us - self._clock.now_us()) / 1e6)
-        retry_s = self._settings.schedules.retry_s if self._refused else None
+        retry_s = self._settings.retry_s if self._refused else None
         return min((s for s in (due_s, retry_s) if s is not None), default=None)
 
     def _set_timer(self, in_s: float | None) -> None:
@@ -110,7 +99,7 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if in_s is not None and in_s < self._settings.schedules.poll_interval_s:
+        if in_s is not None and in_s < self._settings.poll_interval_s:
             self._timer = asyncio.get_running_loop().call_later(in_s, self._loop.wake)
 
     async def _fire_page(self, page: Sequence[ScheduleRecord], now_us: int) -> dict[ScheduleId, int]:
@@ -118,7 +107,7 @@ class Scheduler:
         if not page:
             return {}
         users = list({schedule.user_id for schedule in page})
-        depth = _Depth(await queue_depth(self._store, self._settings.agent_queue, users))
+        depth = _Depth(self._intake, await self._intake.depth(users))
         limit = asyncio.Semaphore(_PARALLEL)
 
         async def fire(schedule: ScheduleRecord) -> int | None:
@@ -126,8 +115,7 @@ class Scheduler:
                 return await self._fire(schedule, depth, now_us)
 
         outcomes = await asyncio.gather(*(fire(schedule) for schedule in page), return_exceptions=True)
-        if depth.for_pools:
-            self._side.start(quietly(self._directory.wake_pools()), "wake-pools")
+        self._intake.announce(depth.enqueued)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -141,7 +129,7 @@ class Scheduler:
         """Run what of one schedule was due when the look began; the due time if it has to be tried again."""
         try:
             while (decision := decide(schedule, now_us)) is not None:
-                full = None if decision.due_us is None else depth.take(self._settings, schedule)
+                full = None if decision.due_us is None else depth.take(schedule)
                 if full is not None:
                     return await self._refuse(schedule, full)
                 fired = await self._take(schedule, decision, depth)
@@ -160,7 +148,7 @@ class Scheduler:
         due_us, now_us = decision.due_us, self._clock.now_us()
         item = None
         if due_us is not None:
-            item = run_of(schedule, due_us, self._settings.agent_queue, self._clock, position=depth.total)
+            item = self._intake.new_task(run_of(schedule, due_us, self._clock), depth.total, now_us)
         firing = Firing(
             schedule=schedule,
             next_run_us=decision.next_run_us,
@@ -170,14 +158,8 @@ class Scheduler:
         )
         fired = await self._store.fire_schedule(firing, now_us=now_us)
         self._account(schedule, decision, fired, now_us)
-        enqueued = fired.enqueued
-        if enqueued is not None and enqueued.task is not None:
-            session_id, owner_id = enqueued.task.session_id, enqueued.owner_id
-            if owner_id is None:
-                depth.for_pools = True
-            else:
-                told = tell_owner(self._directory, self._reach, session_id, owner_id)
-                self._side.start(told, f"scheduled-{session_id}")
+        if fired.enqueued is not None:
+            depth.enqueued.append(fired.enqueued)
         return fired
 
     def _account(self, schedule: ScheduleRecord, decision: Decision, fired: Fired, now_us: int) -> None:
@@ -221,15 +203,15 @@ class Scheduler:
 class _Depth:
     """How full the queue is, with what this look has put into it."""
 
-    def __init__(self, depth: QueueDepth) -> None:
-        self.total = depth.total
-        self.for_pools = False
+    def __init__(self, intake: TaskIntake, depth: QueueDepth) -> None:
+        self._intake = intake
         self._by_user = depth.by_user
+        self.total = depth.total
+        self.enqueued: list[Enqueued] = []
 
-    def take(self, settings: ActorSettings, schedule: ScheduleRecord) -> WunderError | None:
+    def take(self, schedule: ScheduleRecord) -> WunderError | None:
         """A place for one more task, or why there is none."""
-        depth = QueueDepth(total=self.total, by_user=self._by_user)
-        error = refusal(settings.agent_queue, schedule.user_id, depth)
+        error = self._intake.full(schedule.user_id, QueueDepth(total=self.total, by_user=self._by_user))
         if error is None:
             self.total += 1
             self._by_user[schedule.user_id] += 1

@@ -8,9 +8,9 @@ import msgspec
 
 from actors.events import encode_json
 from actors.messages import Submit
-from actors.settings import ActorSettings, AgentQueueSettings, AgentSettings
-from actors.transcript import title_of, user_message
-from storage.records import NewTask, SessionRecord, TaskRecord
+from actors.settings import ActorSettings, AgentSettings
+from actors.transcript import user_message
+from storage.records import TaskRecord
 
 
 def task_of(command: Submit, status: Literal["queued", "running"], after: int, now_us: int) -> TaskRecord:
@@ -27,39 +27,6 @@ def task_of(command: Submit, status: Literal["queued", "running"], after: int, n
         created_us=now_us,
         started_us=now_us if running else None,
     )
-
-
-def background_task(
-    command: Submit,
-    settings: AgentQueueSettings,
-    *,
-    position: int,
-    now_us: int,
-    run_at_us: int | None = None,
-    priority: int = 0,
-    max_attempts: int | None = None,
-) -> NewTask:
-    """A command as a task for the queue; with `command.create` its session comes with it."""
-    later = run_at_us is not None and run_at_us > now_us
-    task = msgspec.structs.replace(
-        task_of(command, "queued", 0, now_us),
-        origin="task",
-        priority=priority,
-        run_at_us=run_at_us if later else None,
-        max_attempts=max_attempts or settings.max_retries + 1,
-    )
-    session = None
-    if command.create:
-        session = SessionRecord(
-            session_id=command.session_id,
-            user_id=command.user_id,
-            title=command.title or title_of(command.content),
-            agent_id=command.agent_id,
-            created_us=now_us,
-            updated_us=now_us,
-        )
-    event = encode_json({"position": position, "reason": "run_at" if later else "background"})
-    return NewTask(task=task, session=session, event=event)
 
 
 def request_of(task: TaskRecord) -> Submit:

@@ -15,7 +15,9 @@ from actors.handles import DirectoryHandle, Reach
 from actors.logs import configure_logs, log
 from actors.loop import Loop
 from actors.messages import Batch, Describe, Drain, TokenEnded, decode_command, encode
+from actors.owners import Owners
 from actors.replies import Description, Done, Reply, to_failed
+from actors.task_intake import TaskIntake
 from gateway.accounts import Accounts
 from gateway.app import SocketHandlers, create_app
 from gateway.auth import Auth
@@ -26,7 +28,6 @@ from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
-from gateway.owners import Owners
 from gateway.password_rules import PasswordRules, load_common_passwords
 from gateway.passwords import PasswordHasher
 from gateway.requests import RequestServices
@@ -81,8 +82,9 @@ class GatewayService:
             directory=directory,
             reach=reach,
         )
-        self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
-        self._schedules = Schedules(settings, store, clock, reach, self._tasks_service, self._turns)
+        intake = TaskIntake(settings.agent_queue, store, clock, directory, owners)
+        self._tasks_service = Tasks(store, clock, intake, self._turns)
+        self._schedules = Schedules(settings, store, clock, reach, intake, self._turns)
         self.app = self._create_app(clock, owners)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())

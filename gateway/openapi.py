@@ -12,6 +12,7 @@ from gateway.errors import AuthRequired, MethodNotAllowed, PermissionDenied, Rat
 from gateway.http_auth import LoginBody, PasswordBody, ProfileBody, RegisterBody
 from gateway.protocol import (
     PROTOCOL_VERSION,
+    AnswerBody,
     AskBody,
     CancelBody,
     CreateSessionBody,
@@ -26,9 +27,11 @@ from storage.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 _STREAM = "text/event-stream"
 _PARAMETER = re.compile(r"{(\w+)}")
 
+_ANSWER = ("POST", "/wunder/tasks/{task_id}/answer")
 BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder"): AskBody,
     ("POST", "/wunder/tasks"): TaskBody,
+    _ANSWER: AnswerBody,
     ("POST", "/wunder/cron"): ScheduleBody,
     ("PATCH", "/wunder/cron/{schedule_id}"): UpdateScheduleBody,
     ("POST", "/wunder/chat/sessions"): CreateSessionBody,
@@ -47,6 +50,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/tasks/{task_id}"): "A task with its attempts",
     ("DELETE", "/wunder/tasks/{task_id}"): "Cancel a task; the answer is a receipt",
     ("POST", "/wunder/tasks/{task_id}/retry"): "Queue a dead or failed task again",
+    _ANSWER: "Answer what a turn has asked",
     ("POST", "/wunder/cron"): "Create a schedule: a task at a time, every so often, or by a cron expression",
     ("GET", "/wunder/cron"): "List the caller's schedules, newest first",
     ("GET", "/wunder/cron/{schedule_id}"): "A schedule with its next due times",
@@ -84,6 +88,7 @@ _ACCEPTED = frozenset(
     {
         ("POST", "/wunder/tasks"),
         ("POST", "/wunder/tasks/{task_id}/retry"),
+        _ANSWER,
         ("POST", "/wunder/cron/{schedule_id}/run"),
     }
 )

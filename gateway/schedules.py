@@ -17,13 +17,12 @@ from actors.gathering import Gathering
 from actors.handles import Reach, tell
 from actors.logs import log
 from actors.messages import ScheduleChanged
-from actors.queue_limits import queue_depth, refusal
 from actors.recurrence import Recurrence, next_due, recurrence_of
 from actors.scheduled_task import ScheduledTask, request_of, run_of
+from actors.task_intake import Recorded, TaskIntake
 from gateway.protocol import ScheduleBody, TurnOptions, UpdateScheduleBody
 from gateway.schedule_spec import recurrence_from
 from gateway.settings import Settings
-from gateway.tasks import Recorded, Tasks
 from gateway.turns import Turns
 from storage.records import SessionId, UserId
 from storage.schedule_records import ScheduleId, ScheduleRecord
@@ -42,19 +41,20 @@ class Schedules:
         store: AsyncStorageBackend,
         clock: Clock,
         reach: Reach,
-        tasks: Tasks,
+        intake: TaskIntake,
         turns: Turns,
     ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
         self._reach = reach
-        self._tasks = tasks
+        self._intake = intake
         self._turns = turns
         self._changes: Gathering[None, None] = Gathering("schedule-changes", self._tell_scheduler)
         self._background = Background()
 
     async def close(self) -> None:
+        await self._changes.stop()
         await self._background.stop()
 
     async def create(self, user_id: UserId, body: ScheduleBody) -> ScheduleRecord:
@@ -111,18 +111,18 @@ class Schedules:
 
     async def run(self, schedule: ScheduleRecord) -> Recorded:
         """Queue a task of this schedule now; its due times stay as they are."""
-        queue = self._settings.agent_queue
-        depth = await queue_depth(self._store, queue, [schedule.user_id])
-        full = refusal(queue, schedule.user_id, depth)
+        depth = await self._intake.depth([schedule.user_id])
+        full = self._intake.full(schedule.user_id, depth)
         if full is not None:
             raise full
-        item = run_of(schedule, None, queue, self._clock, position=depth.total + 1)
-        enqueued = await self._store.run_schedule(schedule.schedule_id, item, now_us=self._clock.now_us())
+        now_us = self._clock.now_us()
+        item = self._intake.new_task(run_of(schedule, None, self._clock), depth.total + 1, now_us)
+        enqueued = await self._store.run_schedule(schedule.schedule_id, item, now_us=now_us)
         if enqueued is None:
             raise NotFound("there is no such schedule")
         if enqueued.task is None:
             raise SessionNotFound("the session of this schedule was deleted")
-        self._tasks.announce([enqueued])
+        self._intake.announce([enqueued])
         return Recorded(enqueued.task, depth.total + 1)
 
     def _id(self, user_id: UserId, key: str | None) -> ScheduleId:

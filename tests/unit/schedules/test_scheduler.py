@@ -13,9 +13,9 @@ from actors.handles import DirectoryHandle, tell
 from actors.janitor import Janitor
 from actors.messages import AnyCommand, Locate, PickUp, ScheduleChanged, WakePools
 from actors.replies import Done, Location, Reply
-from actors.scheduler import Scheduler
 from actors.settings import ActorSettings, AgentQueueSettings, SchedulesSettings
 from actors.task_request import request_of
+from actors.wiring import create_children, create_scheduler
 from storage.records import SessionId, TaskRecord, UserId
 from storage.schedule_records import ScheduleId, ScheduleRecord, ScheduleRun
 from storage.store import AsyncStorageBackend
@@ -40,12 +40,16 @@ class Bench:
         self.settings = ActorSettings(
             agent_queue=AgentQueueSettings(**queue), schedules=SchedulesSettings(retry_s=5.0, poll_interval_s=30.0)
         )
-        handle = DirectoryHandle(self.reach.actor("directory"))
-        self.scheduler = Scheduler(self.settings, self.store, self.clock, handle, self.reach)  # type: ignore[arg-type]
+        handle = self.handle = DirectoryHandle(self.reach.actor("directory"))
+        self.scheduler = create_scheduler(self.settings, self.store, self.clock, handle, self.reach)  # type: ignore[arg-type]
         self.start_us = self.clock.now_us()
 
     def _directory(self, command: AnyCommand) -> Reply:
         return Location(actor="owner") if isinstance(command, Locate) else Done()
+
+    def janitor(self) -> Janitor:
+        parts: Any = (self.settings, self.store, self.clock, self.handle, self.reach)
+        return Janitor(*parts, create_children(*parts), self.scheduler)
 
     async def look(self) -> None:
         await self.scheduler.fire_once()
@@ -322,13 +326,7 @@ async def test_how_many_are_active_is_counted_now_and_then(bench: Bench) -> None
 
 
 async def test_the_janitor_looks_again_when_one_was_changed_and_when_one_is_due(bench: Bench) -> None:
-    janitor = Janitor(
-        bench.settings,
-        bench.store,  # type: ignore[arg-type]
-        bench.clock,
-        DirectoryHandle(bench.reach.actor("directory")),
-        bench.reach,
-    )
+    janitor = bench.janitor()
     await janitor.start()
     try:
         await eventually(lambda: bench.store.calls.get("due_schedules") == 1, "the first look")
@@ -336,19 +334,13 @@ async def test_the_janitor_looks_again_when_one_was_changed_and_when_one_is_due(
         await tell(janitor.handle, ScheduleChanged())
         await eventually(lambda: bench.store.calls.get("due_schedules") == 2, "the second look")
         bench.clock.advance(1)
-        await eventually(lambda: janitor.scheduler.counts.fired == 1, "its timer")
+        await eventually(lambda: bench.scheduler.counts.fired == 1, "its timer")
     finally:
         await janitor.stop()
 
 
 async def test_history_is_removed_by_age(bench: Bench) -> None:
-    janitor = Janitor(
-        bench.settings,
-        bench.store,  # type: ignore[arg-type]
-        bench.clock,
-        DirectoryHandle(bench.reach.actor("directory")),
-        bench.reach,
-    )
+    janitor = bench.janitor()
     await bench.add()
     bench.clock.advance(10)
     await bench.look()
