@@ -6,7 +6,7 @@ from typing import Literal, NewType
 
 import msgspec
 
-from storage.records import Enqueued, NewTask, SessionId, TaskStatus, TurnId, UserId
+from storage.records import Enqueued, NewTask, SessionId, ShownStatus, TurnId, UserId
 
 ScheduleId = NewType("ScheduleId", str)
 ScheduleKind = Literal["at", "every", "cron"]
@@ -60,7 +60,7 @@ class ScheduleRun(msgspec.Struct, frozen=True, kw_only=True):
     until_us: int | None = None
     error: bytes | None = None
     session_id: SessionId | None = None
-    status: TaskStatus | None = None
+    status: ShownStatus | None = None
 
 
 class Firing(msgspec.Struct, frozen=True, kw_only=True):

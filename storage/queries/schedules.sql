@@ -90,7 +90,7 @@ WHERE schedule_runs.outcome = 'refused'
 -- name: list_runs
 -- A page of a schedule's history, the newest due time first, before a cursor; with the tasks, if they are still there.
 SELECT r.schedule_id, r.due_us, r.fired_us, r.manual, r.outcome, r.turn_id, r.missed, r.until_us, r.error,
-    t.session_id, t.status
+    t.session_id, CASE WHEN t.status = 'queued' AND t.waits_for IS NOT NULL THEN 'waiting' ELSE t.status END AS status
 FROM schedule_runs r LEFT JOIN tasks t ON t.turn_id = r.turn_id
 WHERE r.schedule_id = $1 AND r.due_us < $2
 ORDER BY r.due_us DESC LIMIT $3

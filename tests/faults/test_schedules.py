@@ -61,6 +61,7 @@ async def test_a_killed_janitor_fires_nothing_twice_and_loses_nothing(served: Se
     assert {run["outcome"] for run in history} == {"fired"}
     query = "SELECT turn_id FROM tasks WHERE user_id = 'killed-janitor'"
     assert sorted(task["turn_id"] for task in await rows(served, query)) == sorted(run["turn_id"] for run in history)
+    assert history[0]["fired_us"] - history[0]["due_us"] < 10 * SECOND, "nobody told the scheduler"
     late = max(run["fired_us"] - run["due_us"] for run in history)
     assert late > SECOND // 2, "the kills hit nothing: no run was late"
 

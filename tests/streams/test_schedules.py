@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from actors.clock import SystemClock
+from actors.handles import DirectoryHandle
+from actors.wiring import create_scheduler
 from gateway.cli import add_parsers, run_action
+from storage.factory import create_store
 from tests.streams.scene import Scene
 from tests.support.facts import eventually
 
@@ -90,6 +94,36 @@ async def test_every_second(world: Any) -> None:
 async def _quiet(scene: Scene) -> bool:
     async with scene.client.http.get(f"{scene.client.url}/wunder/tasks?user_id=*") as response:
         return all(t["status"] == "succeeded" for t in (await response.json())["data"]["items"])
+
+
+async def test_two_schedulers_at_the_same_time(world: Any) -> None:
+    """As while a janitor is replaced: both look at the same due times, at the same moments."""
+    scene = await world()
+    cluster = scene.cluster
+    store = create_store(cluster.settings.storage)
+    await store.open()
+    directory = DirectoryHandle(cluster.reach.actor("directory"))
+    other = create_scheduler(cluster.actor_settings, store, SystemClock(), directory, cluster.reach)
+    schedules = [await made(scene, every=1, missed="all", name=str(n)) for n in range(5)]
+    other.start()
+    try:
+        for schedule in schedules:
+            await succeeded(scene, schedule, 3)
+    finally:
+        await other.stop()
+        await store.close()
+    for schedule in schedules:
+        _, paused = await call(scene, "PATCH", f"/{schedule['schedule_id']}", {"paused": True})
+        due = sorted(us(run["due_at"]) for run in await history(scene, schedule))
+        assert [later - earlier for earlier, later in pairwise(due)] == [1_000_000] * (len(due) - 1)
+        assert paused["runs"] == len(due)
+    await eventually(lambda: _quiet(scene), "nothing runs any more")
+    async with scene.client.http.get(f"{scene.client.url}/wunder/tasks?user_id=*&limit=200") as response:
+        tasks = (await response.json())["data"]["items"]
+    runs = [run["task_id"] for schedule in schedules for run in await history(scene, schedule)]
+    assert sorted(task["task_id"] for task in tasks) == sorted(runs), "a task without a due time"
+    counts = cluster.janitor.scheduler.counts  # type: ignore[union-attr]
+    assert counts.fired + other.counts.fired == len(runs)
 
 
 async def test_runs_of_one_session_follow_each_other(world: Any) -> None:
