@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from storage.errors import Conflict
-from storage.records import TurnId, UserId
+from storage.records import Fence, TurnId, UserId
 from storage.schedule_records import Fired, Firing, ScheduleId, ScheduleRecord, ScheduleRun
 from storage.store import AsyncStorageBackend
 from tests.conformance.store import make
@@ -115,6 +115,16 @@ async def test_firing_advances_queues_and_remembers(store: AsyncStorageBackend) 
     assert (run.outcome, run.due_us, run.fired_us, run.turn_id, run.session_id, run.status, run.manual) == (
         *("fired", 10 * SECOND, NOW, "t1", "ses_t1", "running", False),
     )
+
+
+async def test_the_history_tells_of_a_run_that_waits(store: AsyncStorageBackend) -> None:
+    await store.fire_schedule(a_firing(await stored(store), "t1"), now_us=NOW)
+    (claimed,) = await store.claim_tasks(await make.owner(store), limit=1, seq_block=64, now_us=NOW)
+    session = claimed.opened.session
+    fence = Fence(session.session_id, session.epoch)
+    waits = {"waits_for": "person:c1", "shown": b"{}", "until_us": NOW, "events": [], "now_us": NOW}
+    assert await store.suspend_turn(fence, claimed.task, **waits)  # type: ignore[arg-type]
+    assert [run.status for run in await history(store)] == ["waiting"]
 
 
 async def test_a_due_time_is_fired_once(store: AsyncStorageBackend) -> None:
