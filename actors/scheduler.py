@@ -29,6 +29,7 @@ from storage.store import AsyncStorageBackend
 _BATCH = 200
 _PARALLEL = 8
 _COUNT_EVERY_S = 10.0
+_REMIND_US = 3600 * 1_000_000
 
 
 class SchedulerCounts(msgspec.Struct):
@@ -53,6 +54,7 @@ class Scheduler:
         self.counts = SchedulerCounts()
         self.look_in_s: float | None = None
         self._counted_s = float("-inf")
+        self._reminded = False
         self._refused: dict[ScheduleId, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop = Loop("schedules", self.fire_once, interval_s=settings.schedules.poll_interval_s)
@@ -76,6 +78,10 @@ class Scheduler:
         """Fire everything that is due, then have itself woken when the next one is."""
         self._set_timer(self._settings.retry_s)  # if this look fails
         now_us = self._clock.now_us()
+        if not self._reminded:
+            # The one before may have died after a commit, before it told the owner of the session.
+            self._intake.announce(await self._store.queued_runs(now_us - _REMIND_US))
+            self._reminded = True
         after: tuple[int, str] | None = None
         refused: dict[ScheduleId, int] = {}
         while True:

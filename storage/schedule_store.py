@@ -51,6 +51,9 @@ class ScheduleStorage(Protocol):
     async def run_schedule(self, schedule_id: ScheduleId, item: NewTask, *, now_us: int) -> Enqueued | None:
         """Enqueue a task of a schedule besides its due times; None if there is no such schedule."""
 
+    async def queued_runs(self, since_us: int) -> list[Enqueued]:
+        """Tasks that were fired since then and wait for the owner of their session, who may not know of them."""
+
     async def list_runs(self, schedule_id: ScheduleId, *, before_us: int | None, limit: int) -> list[ScheduleRun]:
         """History with `due_us` below `before_us`, the newest first."""
 

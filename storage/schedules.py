@@ -11,7 +11,7 @@ import msgspec
 from storage.database import Runner
 from storage.errors import Conflict
 from storage.records import Enqueued, NewTask, TurnId, UserId
-from storage.rows import plain_text
+from storage.rows import plain_text, task_record
 from storage.schedule_records import Fired, Firing, ScheduleId, ScheduleRecord, ScheduleRun
 from storage.schedule_rows import new_schedule_params, run_params, schedule_record, schedule_run, update_params
 from storage.task_queue import enqueue_into
@@ -119,6 +119,10 @@ class ScheduleTopic(StoreTopic):
             return enqueued
 
         return await self._db.transact(body)
+
+    async def queued_runs(self, since_us: int) -> list[Enqueued]:
+        rows = await self._db.fetch("queued_runs", since_us)
+        return [Enqueued(task=task_record(row), owner_id=row["owner_id"]) for row in rows]
 
     async def list_runs(self, schedule_id: ScheduleId, *, before_us: int | None, limit: int) -> list[ScheduleRun]:
         before = _NEWEST[0] if before_us is None else before_us

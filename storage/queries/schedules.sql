@@ -95,6 +95,12 @@ FROM schedule_runs r LEFT JOIN tasks t ON t.turn_id = r.turn_id
 WHERE r.schedule_id = $1 AND r.due_us < $2
 ORDER BY r.due_us DESC LIMIT $3
 
+-- name: queued_runs
+-- Tasks of schedules that have not started although their sessions have an owner.
+SELECT {task}, (SELECT s.owner_id FROM sessions s WHERE s.session_id = tasks.session_id) AS owner_id FROM tasks
+WHERE status = 'queued' AND turn_id IN (SELECT r.turn_id FROM schedule_runs r WHERE r.fired_us >= $1)
+    AND EXISTS (SELECT 1 FROM sessions s WHERE s.session_id = tasks.session_id AND s.owner_id IS NOT NULL)
+
 -- name: delete_old_runs
 -- Retention of history.
 DELETE FROM schedule_runs WHERE (schedule_id, due_us) IN (

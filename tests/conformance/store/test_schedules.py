@@ -174,6 +174,16 @@ async def test_runs_go_to_the_named_session(store: AsyncStorageBackend) -> None:
     assert [t.turn_id for t in await store.queued_tasks(make.SESSION, limit=9)] == ["t1", "t2"]
 
 
+async def test_runs_that_wait_for_an_owner(store: AsyncStorageBackend) -> None:
+    fence = await make.fence(store)
+    await store.fire_schedule(a_firing(await stored(store, "sch_1"), "t1"), now_us=NOW)
+    await store.fire_schedule(a_firing(await stored(store, "sch_2", session_id=make.SESSION), "t2"), now_us=NOW)
+    assert [(e.task.turn_id, e.owner_id) for e in await store.queued_runs(NOW) if e.task] == [("t2", make.OWNER)]
+    assert await store.queued_runs(NOW + 1) == []
+    await store.close_session(fence, last_seq=0, now_us=NOW)
+    assert await store.queued_runs(NOW) == []
+
+
 @pytest.mark.parametrize("whose", ["nobody's", "somebody else's"])
 async def test_without_its_session_it_is_paused(store: AsyncStorageBackend, whose: str) -> None:
     if whose == "somebody else's":

@@ -136,6 +136,26 @@ async def test_pools_are_woken_once_and_owners_of_their_own(bench: Bench) -> Non
     await bench.scheduler.stop()
 
 
+async def test_an_owner_that_was_not_told_is_reminded_by_the_next_scheduler(
+    bench: Bench, store: AsyncStorageBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make.fence(bench.plain)
+    await bench.add("owned", user_id=make.USER, session_id=make.SESSION)
+    await bench.add("pooled", user_id=make.USER)
+    bench.clock.advance(10)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.scheduler._intake, "announce", lambda outcomes: None)  # it dies before it can
+        await bench.look()
+    after = Bench(store)
+    after.clock.advance(11)
+    for _ in range(2):
+        await after.look()
+    await eventually(lambda: after.reach.heard("owner", PickUp), "the owner is told")
+    assert len(after.reach.heard("owner", PickUp)) == 1
+    assert not after.reach.heard("directory", WakePools), "pools look by themselves"
+    await after.scheduler.stop()
+
+
 async def test_an_at_is_done_after_its_time(bench: Bench) -> None:
     due_us = bench.start_us + 10 * SECOND
     await bench.add(kind="at", expression="2026-01-01T00:00:10+00:00", next_run_us=due_us)
