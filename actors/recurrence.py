@@ -35,6 +35,8 @@ _YEARS_AHEAD = 9
 """A cron expression without a match in so many years never matches: 29 February may be eight years away."""
 _SCAN_US = 6 * 3600 * SECOND
 """No zone sets its clock twice within this."""
+NEAR_US = 48 * 3600 * SECOND
+"""No clock is set back by so much."""
 _FIRST_SPAN_US = 60 * SECOND
 _ALIASES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
 _NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|sun|mon|tue|wed|thu|fri|sat"
@@ -160,14 +162,17 @@ def _in_real_time(expression: str, zone: ZoneInfo, after_us: int) -> Iterator[in
     matches = _matches(expression, _wall(after_us, zone))
     while (wall := next(matches, None)) is not None:
         due_us = _us(wall) - offset_us
-        change_us = _change_within(since_us, due_us, zone)
-        if change_us is None:
+        far = due_us - since_us > 2 * NEAR_US
+        from_us = _change_within(since_us, since_us + NEAR_US if far else due_us, zone)
+        if from_us is None and not far:
             yield due_us
             since_us = due_us
-        else:
-            # The clock is set before that: look on from what it shows then.
-            since_us, offset_us = change_us, _offset(change_us, zone)
-            matches = _matches(expression, _wall(change_us, zone) - timedelta(seconds=1))
+            continue
+        # The clock is set before that: look on from what it shows then. Or it is far away: nothing on the way can
+        # match, for a clock that is set back shows again only what it showed a short time ago.
+        since_us = due_us - NEAR_US if from_us is None else from_us
+        offset_us = _offset(since_us, zone)
+        matches = _matches(expression, _wall(since_us, zone) - timedelta(seconds=1))
 
 
 def _resolve(wall: datetime, zone: ZoneInfo) -> int:

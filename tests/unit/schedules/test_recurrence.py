@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice, pairwise, takewhile
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors import recurrence as recurrence_module
 from actors.recurrence import Recurrence, due_times, find_zone, instant, is_cron, newest_due, next_due
 
 SECOND = 1_000_000
@@ -220,6 +222,28 @@ def test_the_newest_are_the_last_of_all(recurrence: Recurrence, after: int, leng
     found = list(islice(due_times(recurrence, after), length))
     assert newest_due(recurrence, found[0], found[-1], most) == found[-most:]
     assert newest_due(recurrence, found[0], found[-1] + 1, most) == found[-most:]
+
+
+@given(
+    expression=st.sampled_from(
+        [
+            "0 * 1 * *",
+            "30 */2 29 2 *",
+            "*/20 * 25-31 3,10 0",
+            "15 * 1 11 *",
+            "0 * * * sun",
+            "59 * 30 12 *",
+            "0 */23 l * *",
+        ]
+    ),
+    zone=st.sampled_from([zone for zone, _, _ in WINDOWS]),
+    after=instants,
+)
+@settings(max_examples=80, deadline=None)
+def test_jumping_to_what_is_far_away_misses_nothing(expression: str, zone: str, after: int) -> None:
+    found = list(islice(due_times(cron(expression, zone), after), 40))
+    with mock.patch.object(recurrence_module, "NEAR_US", 10**18):
+        assert list(islice(due_times(cron(expression, zone), after), 40)) == found
 
 
 def test_every_counts_from_its_anchor_without_drift() -> None:
