@@ -8,4 +8,4 @@ ALTER TABLE tasks ADD COLUMN waiting TEXT;
 
 CREATE INDEX tasks_children ON tasks (parent_id, created_us) WHERE parent_id IS NOT NULL;
 CREATE INDEX tasks_open_children ON tasks (parent_id) WHERE parent_id IS NOT NULL AND status IN ('queued', 'running');
-CREATE INDEX tasks_waiting ON tasks (turn_id) WHERE waits_for IS NOT NULL AND status = 'queued';
+CREATE INDEX tasks_suspended ON tasks (turn_id) WHERE waits_for IS NOT NULL AND status = 'queued';
