@@ -120,6 +120,7 @@ class SchedulesSettings(Section, frozen=True):
     """Tasks that come again."""
 
     max_per_user: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    max_task_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     grace_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
     poll_interval_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     retry_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0

@@ -71,7 +71,7 @@ class Schedules:
             schedule_id=schedule_id,
             user_id=user_id,
             name=body.name,
-            request=msgspec.json.encode(_scheduled_task({name: getattr(body, name) for name in _REQUEST_FIELDS})),
+            request=self._encoded(_scheduled_task({name: getattr(body, name) for name in _REQUEST_FIELDS})),
             session_id=SessionId(body.session_id) if body.session_id else None,
             missed=body.missed,
             grace_us=round(grace_s * 1e6),
@@ -158,7 +158,7 @@ class Schedules:
         request = self._request(schedule, body)
         merged = msgspec.structs.replace(
             schedule,
-            request=msgspec.json.encode(request),
+            request=self._encoded(request),
             paused=paused,
             next_run_us=next_run_us,
             updated_us=now_us,
@@ -173,6 +173,14 @@ class Schedules:
         request = _scheduled_task(after)
         self._turns.check(TurnOptions(model_name=request.model_name, tool_names=request.tool_names), request.agent_id)
         return request
+
+    def _encoded(self, request: ScheduledTask) -> bytes:
+        encoded, most = msgspec.json.encode(request), self._settings.schedules.max_task_bytes
+        if len(encoded) > most:
+            field = "attachments" if request.attachments else "question"
+            what = f"{field}: expected at most {most} bytes of JSON for what each run asks, got {len(encoded)}"
+            raise InvalidRequest(what, field=field)
+        return encoded
 
     def _announce(self) -> None:
         self._background.start(self._changes.ask(None), "schedule-changed")

@@ -227,6 +227,8 @@ async def test_a_change_changes_what_it_names(world: Any) -> None:
         ({"every": 5, "tool_names": ["none"]}, "tool_names", "none"),
         ({"every": 5, "agent_id": "none"}, "agent_id", "none"),
         ({"every": 5, "question": ""}, "question", "length"),
+        ({"every": 5, "question": "x" * 70_000}, "question", "at most 65536 bytes"),
+        ({"every": 5, "attachments": [{"content": "x" * 70_000}]}, "attachments", "at most 65536 bytes"),
     ],
 )  # fmt: skip
 async def test_what_is_refused(world: Any, body: dict[str, Any], field: str, words: str) -> None:
@@ -255,6 +257,7 @@ async def test_wrong_changes_change_nothing(world: Any) -> None:
         ({"session_id": "ses_none"}, 404, None),
         ({"model_name": "none"}, 400, "model_name"),
         ({"question": None}, 400, "question"),
+        ({"question": "x" * 70_000}, 400, "question"),
     ):
         answered, error = await call(scene, "PATCH", path, body)
         assert (answered, error.get("field")) == (status, field)
