@@ -49,9 +49,9 @@ async def test_a_killed_janitor_fires_nothing_twice_and_loses_nothing(served: Se
 
     await beyond(2)
     for _ in range(KILLS):
-        before = await runs()
+        await eventually(lambda: served.processes("Janitor"), "there is a janitor", timeout_s=TIMEOUT_S)
         assert served.kill("Janitor")
-        await beyond(before + 3)
+        await beyond(await runs() + 3)
     await call(served, "PATCH", f"/{schedule_id}", {"paused": True})
 
     (schedule,) = await rows(served, "SELECT * FROM schedules WHERE schedule_id = $1", schedule_id)
@@ -61,7 +61,7 @@ async def test_a_killed_janitor_fires_nothing_twice_and_loses_nothing(served: Se
     assert {run["outcome"] for run in history} == {"fired"}
     query = "SELECT turn_id FROM tasks WHERE user_id = 'killed-janitor'"
     assert sorted(task["turn_id"] for task in await rows(served, query)) == sorted(run["turn_id"] for run in history)
-    assert history[0]["fired_us"] - history[0]["due_us"] < 10 * SECOND, "nobody told the scheduler"
+    assert history[0]["fired_us"] - history[0]["due_us"] < 20 * SECOND, "nobody told the scheduler"
     late = max(run["fired_us"] - run["due_us"] for run in history)
     assert late > SECOND // 2, "the kills hit nothing: no run was late"
 
