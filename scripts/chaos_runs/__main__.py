@@ -7,8 +7,10 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from scripts.benchmarks.results import FOLDER
 from scripts.chaos_runs.options import FAULTS, Options
 from scripts.chaos_runs.tasks import ChaosResult, exit_code, summary, tasks
 
@@ -20,7 +22,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     arguments = _parser().parse_args()
     result = RUNS[arguments.run](_options(arguments))
-    path = result.save()
+    path = result.save(arguments.results)
     print(f"\n{result.table()}\n\n{path}\n{summary(result)}", flush=True)
     return exit_code(result)
 
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--deadline", type=float, default=480.0, help="seconds for all tasks to end")
     parser.add_argument("--faults", type=_faults, default=FAULTS, help=f"some of {','.join(FAULTS)}")
     parser.add_argument("--without", choices=["fence"], help="the control: this defence is off, and it has to show")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder for the result")
     return parser
 
 

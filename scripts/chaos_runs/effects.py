@@ -66,7 +66,7 @@ class OnceModel:
 
     async def stream(self, request: ModelRequest, token: CancellationToken) -> AsyncIterator[ModelPart]:
         """See `Model.stream`."""
-        async with contextlib.aclosing(self._scripted.stream(request, token)) as parts:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._scripted.stream(request, token)) as parts:
             async for part in parts:
                 if isinstance(part, Completed) and part.tool_calls:
                     calls = tuple(ToolCall(call.call_id, _ACT_ONCE, call.arguments) for call in part.tool_calls)

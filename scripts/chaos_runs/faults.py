@@ -1,10 +1,13 @@
-"""Faults, drawn from a seed: each kind has a lane of its own, so that they overlap as they would anywhere.
+"""Faults, drawn from a seed.
 
-kill       SIGKILL to a pool; the supervisor starts another
-stop       SIGSTOP to a pool for longer than its lease, then SIGCONT
-stall      what a pool sends to the database arrives after its lease has ended
-restart    `pg_ctl restart -m immediate`: Postgres crashes and recovers
-terminate  pg_terminate_backend of a random connection, twice a second for a while
+- kill: SIGKILL to a pool; the supervisor starts another
+- stop: SIGSTOP to a pool for longer than its lease, then SIGCONT
+- stall: a completion, and what the pool sends to the database after it, arrives when its lease has ended (a crash of
+  the database would take it along, so there is none meanwhile)
+- restart: `pg_ctl restart -m immediate`: Postgres crashes and recovers
+- terminate: pg_terminate_backend of a random connection, twice a second for a while
+
+Each kind has a lane of its own, so that they overlap as they would anywhere.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ LANES: dict[Fault, Lane] = {
     "kill": Lane(2.0, (4.0, 8.0), 1),
     "stop": Lane(4.0, (18.0, 30.0), 1),
     "stall": Lane(3.0, (18.0, 30.0), 1),
-    "restart": Lane(6.0, (18.0, 30.0), 2),
+    "restart": Lane(1.5, (18.0, 30.0), 2),
     "terminate": Lane(10.0, (25.0, 40.0), 1),
 }
 

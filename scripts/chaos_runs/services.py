@@ -64,10 +64,10 @@ def _write(line: dict[str, Any]) -> None:
 def _install() -> None:
     queries = changed(load("postgres"), fenced=the_plan().fenced)
     storage.postgres.load = lambda _: queries
-    product.Models = ChaosModels  # type: ignore[misc]
-    product.Tools = ChaosTools  # type: ignore[misc]
+    product.Models = ChaosModels
+    product.Tools = ChaosTools
     launcher.start = start
-    OwnerLease.take = take  # type: ignore[method-assign]
+    OwnerLease.take = take
 
 
 _install()

@@ -22,11 +22,13 @@ from scripts.chaos_runs.helper import Helper
 from scripts.chaos_runs.options import Options
 from scripts.chaos_runs.oracles import gather, judge
 
-_COLUMNS = ["tasks", "acknowledged", "lost", "duplicates_accepted", "fence_breaches", "records_broken", "unfinished"]
+_COLUMNS = ["tasks", "acknowledged", "lost", "altered", "unasked", "unfinished", "ended_wrongly"]
+_COLUMNS += ["duplicates_accepted", "ends_missing", "fence_breaches", "records_broken", "numbers_broken"]
 _COLUMNS += ["succeeded", "dead", "failed", "executions", "executions_per_task", "tasks_whose_owner_died"]
 _COLUMNS += ["stale_completions_refused", "stale_rounds_refused", "repeated_ends_recognised"]
 _COLUMNS += ["effects_safe", "effects_safe_repeated", "overlapping_safe"]
-_COLUMNS += ["effects_once", "effects_once_repeated", "overlapping_once", "outcomes_unknown", "requests_sent_again"]
+_COLUMNS += ["effects_once", "effects_once_repeated", "overlapping_once", "outcomes_unknown"]
+_COLUMNS += ["effects_unseen", "tools_failed", "requests_sent_again"]
 _COLUMNS += ["takeovers", "takeover_p50_ms", "takeover_p99_ms"]
 _COLUMNS += [f"takeover_after_{kind}_p{share}_ms" for kind in ("kill", "stop", "stall") for share in (50, 99)]
 _COLUMNS += ["pools_replaced", "pool_replaced_p50_ms", "pool_replaced_max_ms", "leases_lost"]
