@@ -119,6 +119,10 @@ class Arena:
             time.sleep(0.2)
         self.urls = tuple(_ADDRESS.findall(text))
 
+    def log_tail(self, lines: int) -> list[str]:
+        """The last lines that the supervisor wrote."""
+        return (self.folder / "service.log").read_text(errors="replace").splitlines()[-lines:]
+
     def _all_pools(self) -> bool:
         return len(self.pools()) >= self.options.pools
 

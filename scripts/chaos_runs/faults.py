@@ -121,18 +121,19 @@ class Faults:
         self._say(f"    {at_s:6.1f} s  {kind} {target}{f', it ran {len(owned)} tasks' if victim else ''}")
 
     async def _owned(self, victim: Lease) -> list[str]:
-        """The victim writes nothing any more: what the database says now is what it leaves behind."""
-        found: list[str] = []
-        with contextlib.suppress(*_DATABASE_AWAY):
-            connection = await self._arena.connect()
-            try:
-                rows = await connection.fetch(
-                    "SELECT session_id FROM sessions WHERE owner_id = $1", victim.owner, timeout=_LOOK_S
-                )
-                found = [row["session_id"] for row in rows]
-            finally:
-                await connection.close(timeout=_LOOK_S)
-        return found
+        """The victim writes nothing any more: what the database says now, or when it is back, is what it leaves."""
+        until_s = time.monotonic() + _LOOK_S
+        while time.monotonic() < until_s:
+            with contextlib.suppress(*_DATABASE_AWAY):
+                connection = await self._arena.connect()
+                try:
+                    owned = "SELECT session_id FROM sessions WHERE owner_id = $1"
+                    rows = await connection.fetch(owned, victim.owner, timeout=_LOOK_S)
+                    return [row["session_id"] for row in rows]
+                finally:
+                    await connection.close(timeout=_LOOK_S)
+            await asyncio.sleep(0.1)
+        return []
 
     async def _kill(self, chance: random.Random) -> None:
         if (pool := self._choose(chance)) is not None:

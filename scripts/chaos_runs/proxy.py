@@ -72,7 +72,8 @@ class End(asyncio.Protocol):
         try:
             await asyncio.get_running_loop().create_connection(lambda: server, "127.0.0.1", port)
         except OSError:
-            self._transport.abort()  # there is no server now
+            self._gate.ends.discard(self)  # there is no server now
+            self._transport.abort()
             return
         self.other = server
         self.flush()

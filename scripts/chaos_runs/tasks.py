@@ -36,6 +36,7 @@ _COLUMNS += [f"faults_{kind}" for kind in LANES]
 _COLUMNS += ["drain_s", "drain_per_s", "wall_s"]
 _PROGRESS_S = 10.0
 _QUIET_S = 2.0
+_LOG_LINES = 500
 _SHORT = 1000
 """Tasks below which a run is too short for more than one fault of a kind."""
 _REPLACED_S = 30.0
@@ -43,12 +44,13 @@ _DATABASE_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Timeou
 
 
 class ChaosResult(Result, kw_only=True):
-    """A `Result` with the faults and the seed that they were drawn from."""
+    """A `Result` with the faults, the seed that they were drawn from, and what the supervisor wrote at the end."""
 
     seed: int
     faults: list[Injected]
     options: Options
     red: bool
+    log: list[str]
 
 
 def say(text: str) -> None:
@@ -62,6 +64,7 @@ def tasks(options: Options) -> ChaosResult:
     with arena(options) as made:
         say(f"the service is ready after {time.monotonic() - began:.1f} s")
         faults, numbers, problems = asyncio.run(_Run(made).run())
+        log = made.log_tail(_LOG_LINES)
     numbers["wall_s"] = time.monotonic() - began
     label = "with the fence" if options.fenced else "WITHOUT THE FENCE"
     return ChaosResult(
@@ -77,6 +80,7 @@ def tasks(options: Options) -> ChaosResult:
         faults=faults,
         options=options,
         red=numbers["duplicates_accepted"] > 0,
+        log=log,
     )
 
 
