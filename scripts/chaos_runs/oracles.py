@@ -51,20 +51,30 @@ FROM unnest($1::text[], $2::text[], $3::bigint[]) AS h (kind, session_id, at_us)
 JOIN events e ON e.session_id = h.session_id AND e.kind = 'rewind' AND e.created_us > h.at_us
 GROUP BY h.kind, h.session_id, h.at_us
 """
+_EVIDENCE = {
+    "task": "SELECT * FROM tasks WHERE turn_id = $1",
+    "session": "SELECT * FROM sessions WHERE session_id = (SELECT session_id FROM tasks WHERE turn_id = $1)",
+    "messages": "SELECT * FROM messages WHERE turn_id = $1 ORDER BY position",
+    "events": "SELECT * FROM events WHERE session_id = (SELECT session_id FROM tasks WHERE turn_id = $1) ORDER BY seq",
+    "ends": "SELECT * FROM chaos_ends WHERE turn_id = $1",
+}
 _MAX_SHOWN = 3
+_MAX_KEPT = 10
 
 
 class Verdict(msgspec.Struct):
-    """Numbers for the table, and each promise that was broken."""
+    """Numbers for the table, each promise that was broken, and the tasks (or labels) that show it."""
 
     numbers: Numbers
     problems: list[str]
+    suspects: list[Any] = []
 
     def expect_none(self, name: str, what: str, found: Sequence[Any]) -> None:
         """`found` are counter-examples: their number is shown under `name`."""
         self.numbers[name] = len(found)
         if found:
             self.problems.append(f"{what}: {len(found)}, such as {', '.join(map(str, found[:_MAX_SHOWN]))}")
+            self.suspects += found[:_MAX_KEPT]
 
 
 class Facts(msgspec.Struct):
@@ -101,13 +111,26 @@ async def gather(arena: Arena, hits: list[Hit]) -> Facts:
         await connection.close()
 
 
+async def look_closer(arena: Arena, suspects: list[Any]) -> dict[str, Any]:
+    """All that the database has of some of the tasks that show a broken promise, by task id."""
+    connection = await arena.connect()
+    try:
+        found: dict[str, Any] = {}
+        for turn_id in dict.fromkeys(one for one in suspects if isinstance(one, str)):
+            rows = {name: await connection.fetch(query, turn_id) for name, query in _EVIDENCE.items()}
+            found[turn_id] = {name: [dict(row) for row in of_name] for name, of_name in rows.items()}
+        return found
+    finally:
+        await connection.close()
+
+
 async def _by_turn(connection: asyncpg.Connection, query: str, *args: Any) -> dict[str, Any]:
     return {row["turn_id"]: row for row in await connection.fetch(query, *args)}
 
 
 def judge(facts: Facts, arena: Arena, max_crashes: int) -> Verdict:
     """Hold everything against everything."""
-    verdict = Verdict({"tasks": arena.options.tasks}, [])
+    verdict = Verdict({"tasks": arena.options.tasks}, [], [])
     _nothing_is_lost(verdict, facts, arena, max_crashes)
     _completed_once(verdict, facts)
     _the_record_is_whole(verdict, facts)

@@ -20,7 +20,7 @@ from scripts.chaos_runs.arena import API_KEY, Arena, Lease, arena
 from scripts.chaos_runs.faults import LANES, Faults, Injected
 from scripts.chaos_runs.helper import Helper
 from scripts.chaos_runs.options import Options
-from scripts.chaos_runs.oracles import gather, judge
+from scripts.chaos_runs.oracles import gather, judge, look_closer
 
 _COLUMNS = ["tasks", "acknowledged", "lost", "altered", "unasked", "unfinished", "ended_wrongly"]
 _COLUMNS += ["duplicates_accepted", "ends_missing", "fence_breaches", "records_broken", "numbers_broken"]
@@ -44,13 +44,14 @@ _DATABASE_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Timeou
 
 
 class ChaosResult(Result, kw_only=True):
-    """A `Result` with the faults, the seed that they were drawn from, and what the supervisor wrote at the end."""
+    """A `Result` with the faults, their seed, what the supervisor wrote at the end, and what the suspects look like."""
 
     seed: int
     faults: list[Injected]
     options: Options
     red: bool
     log: list[str]
+    evidence: dict[str, Any]
 
 
 def say(text: str) -> None:
@@ -63,7 +64,8 @@ def tasks(options: Options) -> ChaosResult:
     say(f"seed {options.seed}: {options.tasks} tasks, {options.pools} pools of {options.slots}")
     with arena(options) as made:
         say(f"the service is ready after {time.monotonic() - began:.1f} s")
-        faults, numbers, problems = asyncio.run(_Run(made).run())
+        run = _Run(made)
+        numbers, problems = asyncio.run(run.run())
         log = made.log_tail(_LOG_LINES)
     numbers["wall_s"] = time.monotonic() - began
     label = "with the fence" if options.fenced else "WITHOUT THE FENCE"
@@ -77,10 +79,11 @@ def tasks(options: Options) -> ChaosResult:
         command=sys.argv,
         notes=[f"seed {options.seed}; leases of {options.lease_s:g} s; every other task's tool must not be repeated"],
         seed=options.seed,
-        faults=faults,
+        faults=run.faults.injected,
         options=options,
         red=numbers["duplicates_accepted"] > 0,
         log=log,
+        evidence=run.evidence,
     )
 
 
@@ -90,12 +93,12 @@ class _Run:
     def __init__(self, made: Arena) -> None:
         self._arena = made
         self._options = made.options
-        self._faults = Faults(made, say)
-        self._client: Helper | None = None
+        self.faults = Faults(made, say)
+        self.evidence: dict[str, Any] = {}
         self._sent: dict[str, Any] = {"acknowledged": 0, "resent": 0, "done": False}
         self._deadline_s = time.monotonic() + made.options.deadline_s
 
-    async def run(self) -> tuple[list[Injected], Numbers, list[str]]:
+    async def run(self) -> tuple[Numbers, list[str]]:
         arena, options = self._arena, self._options
         work = submit.Work(
             urls=arena.urls, world=arena.world_url, api_key=API_KEY, tasks=options.tasks, ledger=str(arena.acknowledged)
@@ -103,22 +106,23 @@ class _Run:
         client = await asyncio.to_thread(Helper, "submit", work)
         try:
             begin = time.monotonic()
-            hurting = asyncio.create_task(self._faults.run())
+            hurting = asyncio.create_task(self.faults.run())
             listening = asyncio.create_task(self._listen(client))
             problems = await self._until_drained()
             seconds = time.monotonic() - begin
-            self._faults.over.set()
+            self.faults.over.set()
             await hurting
             listening.cancel()
         finally:
             await asyncio.to_thread(client.stop)
         problems += await self._until_quiet()
-        verdict = judge(await gather(arena, self._faults.hits), arena, SessionsSettings().max_crashes)
+        verdict = judge(await gather(arena, self.faults.hits), arena, SessionsSettings().max_crashes)
         numbers = {**verdict.numbers, "drain_s": seconds, "drain_per_s": options.tasks / seconds}
         numbers["requests_sent_again"] = self._sent["resent"]
         numbers |= self._pools(arena.leases(), problems)
         problems += verdict.problems + self._too_gentle(numbers)
-        return self._faults.injected, numbers, problems
+        self.evidence = await look_closer(arena, verdict.suspects)
+        return numbers, problems
 
     async def _listen(self, client: Helper) -> None:
         while not self._sent["done"]:
@@ -172,7 +176,7 @@ class _Run:
         for lease in leases:
             first.setdefault(lease.pid, lease)
         waits = []
-        for killed in (fault for fault in self._faults.injected if fault.kind == "kill"):
+        for killed in (fault for fault in self.faults.injected if fault.kind == "kill"):
             pid = int(killed.target.rpartition(" ")[2].rstrip(")"))
             later = [one.at_us for one in first.values() if one.number == first[pid].number]
             later = [at_us for at_us in later if at_us > first[pid].at_us]
@@ -185,7 +189,7 @@ class _Run:
 
     def _too_gentle(self, numbers: Numbers) -> list[str]:
         """A run that did not hurt proves nothing."""
-        happened = Counter(fault.kind for fault in self._faults.injected)
+        happened = Counter(fault.kind for fault in self.faults.injected)
         numbers |= {f"faults_{kind}": happened[kind] for kind in LANES}
         short = self._options.tasks < _SHORT
         wanted = {kind: 1 if short else LANES[kind].least for kind in self._options.faults}
