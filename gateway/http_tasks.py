@@ -14,13 +14,14 @@ from actors.errors import InvalidRequest, NotFound
 from gateway.auth import Auth, Principal
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
-from gateway.protocol import TaskBody
+from gateway.protocol import AnswerBody, TaskBody
 from gateway.tasks import Tasks
 from gateway.turns import Turns
-from storage.records import AttemptRecord, SessionId, TaskRecord, TaskStatus, TurnId
+from storage.records import AttemptRecord, SessionId, ShownStatus, TaskRecord, TurnId
 from storage.store import AsyncStorageBackend
 
-_STATUSES = get_args(TaskStatus)
+_STATUSES = get_args(ShownStatus)
+_MOST_CHILDREN = 1000
 
 
 class TaskHandlers:
@@ -40,7 +41,7 @@ class TaskHandlers:
         data = {
             "task_id": task.turn_id,
             "session_id": task.session_id,
-            "status": task.status,
+            "status": task.shown_status,
             "position": recorded.position,
         }
         return ok(data, 202)
@@ -67,12 +68,21 @@ class TaskHandlers:
     async def inspect(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
         attempts = await self._store.list_attempts(task.turn_id)
-        return ok({**task_view(task), "attempts": attempts_view(task, attempts)})
+        children = await self._store.list_children(task.turn_id, limit=_MOST_CHILDREN)
+        shown = [{"task_id": child.turn_id, "status": child.shown_status} for child in children]
+        return ok({**task_view(task), "attempts": attempts_view(task, attempts), "children": shown})
 
     async def cancel(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
         receipt = await self._turns.cancel(task.session_id, task.user_id, task.turn_id)
         return ok({"cancelled": receipt.cancelled, "task_id": task.turn_id, "status": receipt.status or task.status})
+
+    async def answer(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        task = await self._visible(request, principal)
+        body = await read_json(request, AnswerBody)
+        answered = await self._tasks.answer(task, principal.user_id, body.call_id, body.answer)
+        return ok(task_view(answered), 202)
 
     async def retry(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
@@ -93,7 +103,9 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "session_id": task.session_id,
         "user_id": task.user_id,
         "origin": task.origin,
-        "status": task.status,
+        "status": task.shown_status,
+        "parent_id": task.parent_id,
+        "waiting": msgspec.Raw(task.waiting) if task.waiting and task.shown_status == "waiting" else None,
         "priority": task.priority,
         "attempt": task.attempt,
         "max_attempts": task.max_attempts,
@@ -124,7 +136,7 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
     if task.attempt and task.attempt not in {attempt.attempt for attempt in attempts}:
         last = {
             "attempt": task.attempt,
-            "outcome": task.status,
+            "outcome": task.shown_status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
         found.append({**last, "started_at": _time(task.started_us), "finished_at": _time(task.finished_us)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from urllib.parse import quote
 
 import msgspec
@@ -12,7 +12,7 @@ from actors.cancellation import CancellationToken
 from actors.models.base import Completed, Model, ModelPart, ModelRequest, ToolCall, ToolSpec
 from actors.models.registry import Models
 from actors.settings import LlmSettings, ModelSettings, ToolsSettings
-from actors.tools.base import ToolContext, ToolResult
+from actors.tools.base import Tool, ToolContext, ToolResult
 from actors.tools.egress import GuardedClient
 from actors.tools.registry import Tools
 from actors.tools.schema import schema_of
@@ -46,13 +46,14 @@ class ActOnce:
 
 
 class ChaosTools(Tools):
-    """The built-in tools, and the one that is not repeat-safe."""
+    """The built-in tools, and the one that is not repeat-safe, which is offered like them."""
 
-    def __init__(self, settings: ToolsSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: ToolsSettings, *, more: Sequence[Tool] = ()) -> None:
+        super().__init__(settings, more=more)
         tool = ActOnce(self.client)
         self._tools[tool.name] = tool
         self._specs[tool.name] = ToolSpec(tool.name, tool.description, schema_of(tool.arguments))
+        self._usual = (*self._usual, tool.name)
 
 
 class OnceModel:

@@ -61,7 +61,7 @@ LANES: dict[Fault, Lane] = {
     "kill": Lane(2.0, (4.0, 8.0), 1),
     "stop": Lane(4.0, (18.0, 30.0), 1),
     "stall": Lane(3.0, (18.0, 30.0), 1),
-    "restart": Lane(1.5, (18.0, 30.0), 2),
+    "restart": Lane(6.0, (18.0, 30.0), 2),
     "terminate": Lane(10.0, (25.0, 40.0), 1),
 }
 

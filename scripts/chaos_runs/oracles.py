@@ -44,7 +44,9 @@ SELECT turn_id, count(*) FILTER (WHERE role = 'user') AS questions,
     count(*) FILTER (WHERE role = 'tool' AND body::jsonb ->> 'content' LIKE '{"error"%') AS failed
 FROM messages GROUP BY turn_id
 """
-_ENDS = "SELECT turn_id, kind, epoch, attempt, accepted, count(*) AS n FROM chaos_ends GROUP BY 1, 2, 3, 4, 5"
+_ENDS = """
+SELECT turn_id, kind, epoch, attempt, accepted, epoch_then, count(*) AS n FROM chaos_ends GROUP BY 1, 2, 3, 4, 5, 6
+"""
 _TAKEOVERS = """
 SELECT h.kind, min(e.created_us) - h.at_us AS waited_us
 FROM unnest($1::text[], $2::text[], $3::bigint[]) AS h (kind, session_id, at_us)
@@ -169,7 +171,7 @@ def _nothing_is_lost(verdict: Verdict, facts: Facts, arena: Arena, max_crashes: 
 
 
 def _completed_once(verdict: Verdict, facts: Facts) -> None:
-    """P2 and O4: one accepted end for each task, of the owner with the last epoch; whatever else came was refused."""
+    """One accepted end for each task, and no write of a former owner; whatever else came was refused."""
     accepted: dict[str, list[tuple[int, int]]] = {}
     for one in facts.ends:
         if one["kind"] == "end" and one["accepted"]:
@@ -182,8 +184,8 @@ def _completed_once(verdict: Verdict, facts: Facts) -> None:
     without = [i for i in ended if i not in accepted or i not in facts.events or not facts.events[i]["ends"]]
     verdict.expect_none("ends_missing", "ended without an end on record", without)
     epochs = {i: task["epoch"] for i, task in facts.tasks.items()}
-    late = [i for i, ends in accepted.items() if i in epochs and any(epoch != epochs[i] for epoch, _ in ends)]
-    verdict.expect_none("fence_breaches", "ended by a former owner", late)
+    late = {one["turn_id"] for one in facts.ends if one["accepted"] and one["epoch"] < one["epoch_then"]}
+    verdict.expect_none("fence_breaches", "written by a former owner", sorted(late))
     for kind, name in (("end", "stale_completions_refused"), ("round", "stale_rounds_refused")):
         refused = [one for one in facts.ends if one["kind"] == kind and not one["accepted"]]
         stale = [one for one in refused if one["epoch"] < epochs.get(one["turn_id"], 0)]

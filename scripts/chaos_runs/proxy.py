@@ -26,6 +26,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 _COMPLETION = b'"status":"succeeded"'
 """In the terminal event that comes with every completion."""
 
+_CANCEL = (80877102).to_bytes(4, "big")
+"""A connection that begins so asks the server to cancel what another one does."""
+
 
 class Gate:
     """The line of one pool."""
@@ -79,6 +82,8 @@ class End(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
+        if self._gate.stalled and data[4:8] == _CANCEL:
+            return  # it would arrive together with the statement that it is to cancel
         self._gate.saw(data)
         self._held.append(data)
         self.flush()

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 import storage.postgres
+from actors import wiring
 from actors.cluster import launcher
 from actors.cluster import services as product
 from actors.cluster.services import directory, janitor, session_actor
@@ -65,7 +66,7 @@ def _install() -> None:
     queries = changed(load("postgres"), fenced=the_plan().fenced)
     storage.postgres.load = lambda _: queries
     product.Models = ChaosModels
-    product.Tools = ChaosTools
+    wiring.Tools = ChaosTools
     launcher.start = start
     OwnerLease.take = take
 

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 
 AUDIT_TABLE = """
 CREATE TABLE chaos_ends (
-    turn_id TEXT NOT NULL, kind TEXT NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL, accepted BOOLEAN NOT NULL
+    turn_id TEXT NOT NULL, kind TEXT NOT NULL, epoch BIGINT NOT NULL, attempt BIGINT NOT NULL,
+    accepted BOOLEAN NOT NULL, epoch_then BIGINT NOT NULL
 )
 """
-_INTO = "INSERT INTO chaos_ends (turn_id, kind, epoch, attempt, accepted) SELECT"
-_ONE = "$3, '{kind}', $2, $4, EXISTS (SELECT 1 FROM task)"
-_MANY = "g.turn_id, 'end', g.epoch, g.attempt, EXISTS (SELECT 1 FROM task t WHERE t.turn_id = g.turn_id) FROM given g"
+_INTO = "INSERT INTO chaos_ends (turn_id, kind, epoch, attempt, accepted, epoch_then) SELECT"
+_ONE = "$3, '{kind}', $2, $4, EXISTS (SELECT 1 FROM task), s.epoch FROM sessions s WHERE s.session_id = $1"
+_MANY = (
+    "g.turn_id, 'end', g.epoch, g.attempt, EXISTS (SELECT 1 FROM task t WHERE t.turn_id = g.turn_id), s.epoch "
+    "FROM given g JOIN sessions s ON s.session_id = g.session_id"
+)
 _AUDITS = {
     "commit_round": _ONE.format(kind="round"),
     "finish_turn": _ONE.format(kind="end"),

@@ -43,7 +43,8 @@ def call(label: int, number: int = 0, began_s: float = 1.0) -> Call:
 
 
 def end(label: int, *, epoch: int = 2, accepted: bool = True, kind: str = "end") -> dict[str, Any]:
-    return {"turn_id": f"t{label}", "kind": kind, "epoch": epoch, "attempt": epoch, "accepted": accepted, "n": 1}
+    one = {"turn_id": f"t{label}", "kind": kind, "epoch": epoch, "attempt": epoch, "accepted": accepted, "n": 1}
+    return {**one, "epoch_then": 2}
 
 
 def in_order() -> Facts:

@@ -9,6 +9,8 @@ from tests.support.facts import eventually, within
 
 COMPLETION = b'... {"status":"succeeded"} ...'
 
+CANCEL = (16).to_bytes(4, "big") + (80877102).to_bytes(4, "big") + bytes(8)
+
 
 async def test_from_the_next_completion_on_everything_is_held_back_and_comes_in_order() -> None:
     arrived: list[bytes] = []
@@ -38,12 +40,17 @@ async def test_from_the_next_completion_on_everything_is_held_back_and_comes_in_
         await writer.wait_closed()
         other, its = await asyncio.open_connection(*proxy.sockets[0].getsockname())
         its.write(b"another connection")
-        await eventually(lambda: len(gate.ends) >= 3, "the other connection is there")
+        _, cancels = await asyncio.open_connection(*proxy.sockets[0].getsockname())
+        cancels.write(CANCEL)
+        await eventually(lambda: len(gate.ends) >= 5, "the other connection is there")
         assert arrived == [b"before"]
         gate.flow()
         await within(ended.wait(), "the sender's end has arrived")
+        assert CANCEL not in b"".join(arrived)
         assert b"".join(arrived).replace(b"another connection", b"") == b"before" + COMPLETION + b"after"
         assert await within(other.read(100), "the other connection flows too") == b"answer"
         its.close()
         await its.wait_closed()
+        cancels.close()
+        await cancels.wait_closed()
         await eventually(lambda: not gate.ends, "the proxy has let go of both")
