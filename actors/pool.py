@@ -24,11 +24,13 @@ from actors.messages import Describe, Drain, PickUp, Wake, decode_command, encod
 from actors.replies import Description, Done, Reply, to_failed
 from actors.session_host import SessionHost
 from actors.turn_runner import FinishLine, Services
+from storage.notifications import READY_TASKS
 from storage.queue_writer import FinishedTurn
 from storage.records import ClaimedTask, OwnerId, SessionId
 
 _DUE_BATCH = 100
 _FINISH_BATCH = 200
+_LISTEN_AGAIN_S = 1.0
 
 
 class PoolCounts(msgspec.Struct):
@@ -68,6 +70,7 @@ class WorkerPool:
         self._due_us: int | None = None
         self._claims = Loop("claim-tasks", self.claim_once, interval_s=queue.poll_interval_ms / 1000)
         self._promotions = Loop("promote-tasks", self.promote_once, interval_s=queue.poll_interval_ms / 1000)
+        self._listening = Loop("listen-tasks", self.listen_once, interval_s=_LISTEN_AGAIN_S)
         self._timer: asyncio.TimerHandle | None = None
         self.counts = PoolCounts()
 
@@ -75,11 +78,13 @@ class WorkerPool:
         await self._host.start()
         self._promotions.start()
         self._claims.start()
+        if self._services.store.notifies:
+            self._listening.start()
 
     async def stop(self) -> None:
         """Claim no more, and give up what runs: it goes on elsewhere."""
         self._draining = True
-        for loop in (self._claims, self._promotions):
+        for loop in (self._listening, self._claims, self._promotions):
             await loop.stop()
         if self._timer is not None:
             self._timer.cancel()
@@ -89,7 +94,7 @@ class WorkerPool:
 
     async def crash(self) -> None:
         """End as a killed process would (a fault point for tests)."""
-        for loop in (self._claims, self._promotions):
+        for loop in (self._listening, self._claims, self._promotions):
             await loop.stop()
         await self._host.crash()
         await self._work.stop()
@@ -106,9 +111,7 @@ class WorkerPool:
         command = decode_command(data)
         match command:
             case Wake():
-                self._more = True
-                self._claims.wake()
-                self._promotions.wake()
+                self._look()
                 return Done()
             case Describe():
                 return self._describe()
@@ -117,6 +120,16 @@ class WorkerPool:
                 return await self._host.take(command)
             case _:
                 return await self._host.take(command)
+
+    async def listen_once(self) -> None:
+        """Look for tasks whenever any process on this database says so, until the connection is lost."""
+        await self._services.store.listen(READY_TASKS, self._look)
+
+    def _look(self) -> None:
+        """Look now for tasks that can run, and for those whose time has come."""
+        self._more = True
+        self._claims.wake()
+        self._promotions.wake()
 
     # -- claiming ------------------------------------------------------------------------------------------------
 

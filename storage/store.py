@@ -7,7 +7,7 @@ write is safe to repeat with the same arguments. Leases are kept in the database
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from storage.queue_writer import FinishedTurn
@@ -312,5 +312,18 @@ class AsyncStorageBackend(UserStorage, SessionStorage, TaskStorage, TaskQueueSto
 
     def statements(self) -> Mapping[str, int]:
         """How often each named query has run in this process."""
+
+    @property
+    def notifies(self) -> bool:
+        """Whether one process's `notify` reaches another's `listen`; if not, both do nothing."""
+
+    def notify(self, topic: str) -> None:
+        """Tell whoever listens, soon, and not for sure; a burst of these is few notifications."""
+
+    async def listen(self, topic: str, on_notified: Callable[[], None]) -> None:
+        """Call back once at the start and then whenever somebody notifies, on a connection of its own.
+
+        Lasts until that connection is lost: `StorageUnavailable`. What is notified of meanwhile is lost, too.
+        """
 
     async def close(self) -> None: ...

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from storage.database import Runner
 from storage.errors import Conflict
+from storage.notifications import READY_TASKS
 from storage.queue_writer import FinishedTurn, enqueue_step, new_session_params
 from storage.records import (
     AttemptRecord,
@@ -36,7 +37,10 @@ class TaskQueueTopic(TaskTopic):
     async def enqueue_tasks(self, items: Sequence[NewTask], *, now_us: int) -> list[Enqueued]:
         new = [item for item in items if item.session is not None]
         added = await self._queue.enqueue_new(new, now_us) if new else set()
-        return list(await asyncio.gather(*(self._enqueued(item, added, now_us) for item in items)))
+        enqueued = list(await asyncio.gather(*(self._enqueued(item, added, now_us) for item in items)))
+        if any(one.task is not None and one.owner_id is None and not one.duplicate for one in enqueued):
+            self._db.notify(READY_TASKS)
+        return enqueued
 
     async def _enqueued(self, item: NewTask, added: set[TurnId], now_us: int) -> Enqueued:
         if item.task.turn_id in added:
@@ -95,6 +99,8 @@ class TaskQueueTopic(TaskTopic):
 
     async def finish_and_leave(self, turns: Sequence[FinishedTurn]) -> list[bool]:
         found = await self._queue.finish_and_leave(turns)
+        if any(finish.following for finish in found):
+            self._db.notify(READY_TASKS)
         return [finish.done or await self._is_finished(turn) for turn, finish in zip(turns, found, strict=True)]
 
     async def _is_finished(self, turn: FinishedTurn) -> bool:
@@ -156,6 +162,8 @@ class TaskQueueTopic(TaskTopic):
 
             if await self._db.transact(body):
                 promoted.append((session_id, row["owner_id"]))
+        if any(owner_id is None for _, owner_id in promoted):
+            self._db.notify(READY_TASKS)
         return promoted
 
     async def next_due(self) -> int | None:
@@ -198,7 +206,10 @@ class TaskQueueTopic(TaskTopic):
             await tx.execute("release_next", known.session_id, now_us)
             return Enqueued(task=task)
 
-        return await self._db.transact(body)
+        requeued = await self._db.transact(body)
+        if requeued.task is not None and requeued.owner_id is None:
+            self._db.notify(READY_TASKS)
+        return requeued
 
     async def queue_states(self) -> dict[str, tuple[int, int]]:
         rows = await self._db.fetch("queue_states")

@@ -47,6 +47,11 @@ WHERE sessions.session_id = (SELECT session_id FROM fenced) AND EXISTS (SELECT 1
 -- why: a named lock is an advisory lock here.
 SELECT pg_advisory_xact_lock($1) AS locked
 
+-- name: notify
+-- Tells whoever listens on a channel; nothing else is in its transaction, for only one at a time can commit.
+-- why: SQLite has nothing of the kind.
+SELECT pg_notify($1, '') AS sent
+
 -- name: delete_events
 -- Retention: removes old events of some kinds, a bounded number of rows at a time.
 -- why: the kinds are an array, and rows are found by ctid.

@@ -112,10 +112,11 @@ class PoolBench:
     async def enqueue(self, *questions: str, session: str | None = None, **fields: Any) -> list[Enqueued]:
         """Tasks whose ids are their questions, each with a session of its own unless that is given."""
         return await self.real.enqueue_tasks(
-            [self._new(question, session, fields) for question in questions], now_us=self.clock.now_us()
+            [self.new(question, session, **fields) for question in questions], now_us=self.clock.now_us()
         )
 
-    def _new(self, question: str, session: str | None, fields: dict[str, Any]) -> NewTask:
+    def new(self, question: str, session: str | None = None, **fields: Any) -> NewTask:
+        """A task whose id is its question."""
         session_id, user_id = SessionId(session or f"s-{question}"), UserId("ada")
         now_us = self.clock.now_us()
         command = Submit(
