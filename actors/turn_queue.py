@@ -358,7 +358,7 @@ class TurnQueue:
 
         terminal = Draft(TERMINAL, task.turn_id, {"status": status, "stop_reason": status})
         with self._giving_up_on_failure():
-            await self._stream.commit([terminal], write)
+            self._services.ended[status] += await self._stream.commit([terminal], write)
 
     async def acquire(self, *, wait: bool) -> Permit:
         """The session's permit, or (with `wait`) a place in the queue for it."""

@@ -110,7 +110,7 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
 
 
 def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[str, Any]]:
-    """Every attempt, the last one as the task tells it."""
+    """Every attempt, the last one as the task tells it while no other may follow."""
     found = [
         {
             "attempt": attempt.attempt,
@@ -121,13 +121,14 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
         }
         for attempt in attempts
     ]
-    if task.attempt and task.attempt not in {attempt.attempt for attempt in attempts}:
+    last_is_open = task.attempt > 0 and task.status != "queued"
+    if last_is_open and task.attempt not in {attempt.attempt for attempt in attempts}:
         last = {
             "attempt": task.attempt,
             "outcome": task.status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
-        found.append({**last, "started_at": _time(task.started_us), "finished_at": _time(task.finished_us)})
+        found.append({**last, "started_at": _time(task.attempt_started_us), "finished_at": _time(task.finished_us)})
     return found
 
 

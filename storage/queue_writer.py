@@ -85,6 +85,8 @@ class SteppedQueueWriter:
             claimed = []
             for found in await tx.fetch("claimable_tasks", limit):
                 session = await tx.fetchrow("claim_session", found["session_id"], owner_id, seq_block, now_us)
+                if found["status"] == "running":
+                    await tx.execute("record_crash", found["turn_id"], now_us)
                 task = await tx.fetchrow("claim_task", found["turn_id"], now_us)
                 if session is not None and task is not None:
                     record, last_seq = session_record(session), session["last_seq"]

@@ -124,7 +124,7 @@ class TaskQueueTopic(TaskTopic):
             target = (task.turn_id, fence.session_id, task.attempt)
             if not await tx.execute("retry_task", *target, run_at_us, error.decode()):
                 return False
-            ended = (task.turn_id, task.attempt, "failed", json_text(error), task.started_us, now_us)
+            ended = (task.turn_id, task.attempt, "failed", json_text(error), task.attempt_started_us, now_us)
             await tx.execute("record_attempt", *ended)
             await write_rows(tx, fence.session_id, now_us, messages, events)
             return True
@@ -199,6 +199,7 @@ class TaskQueueTopic(TaskTopic):
             session = await tx.fetchrow("lock_session", known.session_id)
             if session is None:
                 return Enqueued(task=None)
+            await tx.execute("record_end", turn_id)
             task = maybe_task(await tx.fetchrow("requeue_task", turn_id))
             live = await tx.fetchrow("owner_is_live", session["owner_id"])
             if live is not None and live["live"]:

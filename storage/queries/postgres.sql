@@ -99,8 +99,8 @@ WITH fenced AS (
     SELECT session_id FROM sessions WHERE session_id = $1 AND epoch = $2 AND owner_id IS NOT NULL FOR UPDATE
 ), task AS (
     INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us,
-        started_us, crashes, cancel_requested, last_round)
-    SELECT $3::text, $1, $4::text, $5::text, $6::bigint, $7::text, $8::text, $9::bigint, $10::bigint, 0, FALSE, 0
+        started_us, attempt_started_us, crashes, cancel_requested, last_round)
+    SELECT $3::text, $1, $4::text, $5::text, $6::bigint, $7::text, $8::text, $9::bigint, $10::bigint, $10, 0, FALSE, 0
     WHERE EXISTS (SELECT 1 FROM fenced)
     ON CONFLICT DO NOTHING RETURNING turn_id
 ), said AS (
@@ -187,7 +187,7 @@ SELECT turn_id FROM added
 -- why: one statement; what another pool, an owner or an enqueuer has locked is passed over instead of waited for.
 -- Through arrays Postgres expects few rows of `picked`, not a tenth of the queue, and looks each up by its key.
 WITH picked AS (
-    SELECT t.turn_id, t.session_id, t.status AS was FROM tasks t JOIN sessions s ON s.session_id = t.session_id
+    SELECT t.turn_id, t.session_id, t.status AS was, t.attempt, t.attempt_started_us FROM tasks t JOIN sessions s ON s.session_id = t.session_id
     WHERE t.ready AND EXISTS (SELECT 1 FROM owners o WHERE o.owner_id = $1 AND o.lease_until_us > {now_us})
     ORDER BY t.priority DESC, t.rank, t.turn_id LIMIT $2 FOR UPDATE OF t, s SKIP LOCKED
 ), opened AS (
@@ -197,10 +197,15 @@ WITH picked AS (
         s.updated_us, s.owner_id, s.epoch, s.reserved_seq, s.message_count
 ), claimed AS (
     UPDATE tasks t SET status = 'running', ready = FALSE, run_at_us = NULL, attempt = t.attempt + 1,
-        crashes = t.crashes + CASE p.was WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(t.started_us, $4)
+        crashes = t.crashes + CASE p.was WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(t.started_us, $4),
+        attempt_started_us = $4
     FROM unnest(ARRAY(SELECT turn_id FROM picked), ARRAY(SELECT was FROM picked)) AS p (turn_id, was)
     WHERE t.turn_id = p.turn_id
     RETURNING t.*
+), crashed AS (
+    INSERT INTO task_attempts (turn_id, attempt, outcome, error, started_us, finished_us)
+    SELECT turn_id, attempt, 'crashed', NULL, attempt_started_us, $4 FROM picked WHERE was = 'running'
+    ON CONFLICT (turn_id, attempt) DO NOTHING
 )
 SELECT c.*, o.title, o.session_agent_id, o.archived, o.session_created_us, o.updated_us, o.owner_id, o.epoch,
     o.reserved_seq, o.message_count, p.was,

@@ -62,7 +62,8 @@ SELECT turn_id, session_id, status FROM tasks WHERE ready ORDER BY priority DESC
 -- name: claim_task
 -- A pool starts a task (or takes it up again): a new attempt; one that ran before has lost a process.
 UPDATE tasks SET status = 'running', ready = FALSE, run_at_us = NULL, attempt = attempt + 1,
-    crashes = crashes + CASE status WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(started_us, $2)
+    crashes = crashes + CASE status WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(started_us, $2),
+    attempt_started_us = $2
 WHERE turn_id = $1 AND ready
 RETURNING {task}
 
@@ -77,8 +78,21 @@ INSERT INTO task_attempts (turn_id, attempt, outcome, error, started_us, finishe
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (turn_id, attempt) DO NOTHING
 
+-- name: record_crash
+-- Keeps that a running task's attempt ended with its owner; found out now, by whoever takes it up again.
+INSERT INTO task_attempts (turn_id, attempt, outcome, error, started_us, finished_us)
+SELECT turn_id, attempt, 'crashed', NULL, attempt_started_us, $2 FROM tasks WHERE turn_id = $1 AND status = 'running'
+ON CONFLICT (turn_id, attempt) DO NOTHING
+
+-- name: record_end
+-- Keeps how a dead or failed task's last attempt ended: it is to be tried again.
+INSERT INTO task_attempts (turn_id, attempt, outcome, error, started_us, finished_us)
+SELECT turn_id, attempt, status, error, attempt_started_us, finished_us FROM tasks
+WHERE turn_id = $1 AND status IN ('failed', 'dead') AND attempt > 0 AND finished_us IS NOT NULL
+ON CONFLICT (turn_id, attempt) DO NOTHING
+
 -- name: list_attempts
--- The attempts of a task that did not complete it.
+-- The attempts of a task that did not complete it, or not for good.
 SELECT turn_id, attempt, outcome, error, started_us, finished_us FROM task_attempts WHERE turn_id = $1 ORDER BY attempt
 
 -- name: delete_session_attempts
@@ -115,8 +129,8 @@ ORDER BY created_us DESC, turn_id DESC LIMIT $5
 
 -- name: requeue_task
 -- Puts a dead or failed task back into its line with a fresh budget.
-UPDATE tasks SET status = 'queued', failures = 0, crashes = 0, cancel_requested = FALSE, finished_us = NULL, error = NULL,
-    stop_reason = NULL, run_at_us = NULL, ready = FALSE
+UPDATE tasks SET status = 'queued', failures = 0, crashes = 0, suspect = FALSE, cancel_requested = FALSE,
+    finished_us = NULL, error = NULL, stop_reason = NULL, run_at_us = NULL, ready = FALSE
 WHERE turn_id = $1 AND status IN ('failed', 'dead')
 RETURNING {task}
 

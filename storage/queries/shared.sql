@@ -13,7 +13,7 @@ session_id, user_id, title, agent_id, archived, created_us, updated_us, owner_id
 -- The columns of a TaskRecord.
 turn_id, session_id, user_id, status, attempt, crashes, cancel_requested, request, idempotency_key, answer, error,
     usage, stop_reason, last_round, created_us, started_us, finished_us, origin, priority, run_at_us, failures,
-    max_attempts
+    max_attempts, attempt_started_us, suspect
 
 -- name: ping
 -- One trivial statement.
@@ -261,19 +261,20 @@ SELECT coalesce(max(seq), 0) AS seq FROM events WHERE session_id = $1
 -- name: insert_task
 -- Records a turn unless its id or its idempotency key is known, or another turn of the session runs.
 INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us,
-    started_us, crashes, cancel_requested, last_round)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, FALSE, 0)
+    started_us, attempt_started_us, crashes, cancel_requested, last_round)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 0, FALSE, 0)
 ON CONFLICT DO NOTHING
 
 -- name: start_turn
 -- queued -> running, unless its cancel was requested.
-UPDATE tasks SET status = 'running', attempt = attempt + 1, started_us = $3
+UPDATE tasks SET status = 'running', attempt = attempt + 1, started_us = coalesce(started_us, $3), attempt_started_us = $3
 WHERE turn_id = $1 AND session_id = $2 AND status = 'queued' AND NOT cancel_requested
 RETURNING {task}
 
 -- name: resume_turn
 -- A new attempt of a running turn whose last one ended with its owner.
-UPDATE tasks SET attempt = attempt + 1, crashes = crashes + 1, started_us = coalesce(started_us, $3)
+UPDATE tasks SET attempt = attempt + 1, crashes = crashes + 1, started_us = coalesce(started_us, $3),
+    attempt_started_us = $3
 WHERE turn_id = $1 AND session_id = $2 AND status = 'running'
 RETURNING {task}
 

@@ -104,7 +104,10 @@ async def test_a_queued_task_is_cancelled_and_never_starts(tasks: Any) -> None:
     status, receipt = await call(world, "DELETE", f"/{task['task_id']}")
     assert (status, receipt["cancelled"]) == (200, True)
     await world.cluster.start_pool()
-    assert (await ended(world, task, "cancelled"))["attempt"] == 0
+    done = await ended(world, task, "cancelled")
+    assert (done["attempt"], done["attempts"]) == (0, [])
+    hosts = world.cluster.hosts.values()
+    assert sum(host.describe().gauges["turns_cancelled"] for host in hosts) == 1, "it never started, and it is counted"
 
 
 async def test_tasks_of_one_session_run_in_their_order(tasks: Any) -> None:
@@ -162,6 +165,9 @@ async def test_a_pool_that_dies_loses_nothing(tasks: Any) -> None:
     again.finish()
     done = await ended(world, task)
     assert (done["answer"], done["crashes"], done["attempt"]) == ("kept", 1, 2)
+    crashed, last = done["attempts"]
+    assert (crashed["outcome"], crashed["error"], last["outcome"]) == ("crashed", None, "succeeded")
+    assert done["started_at"] == crashed["started_at"] <= crashed["finished_at"] == last["started_at"]
 
 
 async def test_a_failed_attempt_is_tried_again_and_its_words_taken_back(tasks: Any) -> None:
@@ -193,7 +199,9 @@ async def test_a_task_that_always_fails_is_dead_and_can_be_tried_again(tasks: An
     take = await world.models.take("a")
     take.say("alive")
     take.finish()
-    assert (await ended(world, task))["answer"] == "alive"
+    done = await ended(world, task)
+    assert done["answer"] == "alive"
+    assert [a["outcome"] for a in done["attempts"]] == ["failed", "dead", "succeeded"]
 
 
 async def test_a_task_with_a_time_waits_for_it(tasks: Any) -> None:
