@@ -3,7 +3,8 @@
     woken (a task was queued, a slot is free, a task's time has come) ──► claim for the free slots, many at a time
         ──► each runs in its session, which this process owns meanwhile ──► finished and left, many at a time
 
-A claim never takes more than there are free slots, so what waits can be run by any pool. The lease is that of a
+A claim never takes more than there are free slots, so what waits can be run by any pool. Of tasks whose process has
+died it runs one at a time, so that one which kills its process takes no other of them along. The lease is that of a
 session host: renewed by a loop of its own, never by the work; a pool that loses it gives everything up, and the
 janitor's sweep finds what it had claimed.
 """
@@ -65,6 +66,7 @@ class WorkerPool:
         self._work = Background()
         self._side = Background()
         self._more = False
+        self._suspects = 0
         self._unsure = False
         self._draining = False
         self._due_us: int | None = None
@@ -145,6 +147,7 @@ class WorkerPool:
         self.counts.claimed += len(claimed)
         self._more = len(claimed) == limit
         for task in claimed:
+            self._suspects += task.task.suspect
             self.counts.wait_seconds += max(0, now_us - task.task.created_us) / 1e6
             self._work.start(self._run(task), f"task-{task.task.turn_id}")
         if self._more and free > limit:
@@ -158,7 +161,7 @@ class WorkerPool:
         block = self._services.settings.sessions.seq_block
         self._unsure = True
         claimed = await self._services.store.claim_tasks(
-            self._host.owner_id, limit=limit, seq_block=block, now_us=now_us
+            self._host.owner_id, limit=limit, seq_block=block, now_us=now_us, suspects=int(self._suspects == 0)
         )
         self._unsure = False
         return claimed, now_us
@@ -169,6 +172,9 @@ class WorkerPool:
             await self._host.run_claimed(claimed, self._finishes)
         finally:
             self.counts.finished += 1
+            if claimed.task.suspect:
+                self._suspects -= 1
+                self._more = True  # the next one was left alone until now
             self.counts.run_seconds += self._services.clock.monotonic_s() - started_s
             if self._more:
                 # The slot is free when this task has ended, which is right after this.

@@ -29,6 +29,16 @@ MIGRATION_TIMEOUT_S = 600.0
 RETRY_AFTER_S = 1.0
 LISTEN_CHECK_S = 15.0
 """A connection that only listens is asked whether it still lives."""
+PLANNING = {
+    "jit": "off",
+    # Our statements are planned the same whatever their parameters, and planning costs more than most.
+    "plan_cache_mode": "force_generic_plan",
+    # Rows are found by their keys. Reading a whole table or index looks cheaper while it is empty, and the plan stays.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""How the server plans our statements: once for each connection, whatever the statistics say at that moment."""
 
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
@@ -228,9 +238,7 @@ class PostgresDatabase:
                 "application_name": "wunder",
                 "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
                 "statement_timeout": str(max(1, int(settings.command_timeout_s * 1000))),
-                "jit": "off",
-                # Our statements are planned the same whatever their parameters, and planning costs more than most.
-                "plan_cache_mode": "force_generic_plan",
+                **PLANNING,
             },
         }
 

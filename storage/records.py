@@ -116,7 +116,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the
     owner, `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may
     start. `started_us` is the first start, `attempt_started_us` that of the last attempt. `suspect` says that a process
-    died while it ran it: it may be the cause. `request` is the accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
+    died while it ran this: it may be why. `request` is the accepted command as JSON. `error` is JSON {"code",
+    "message"}; `usage` is JSON.
     """
 
     turn_id: TurnId

@@ -224,10 +224,19 @@ class TaskQueueStorage(Protocol):
     async def queue_depth(self, user_ids: Sequence[UserId], *, most: int) -> QueueDepth:
         """How many tasks are queued, counted up to `most`."""
 
-    async def claim_tasks(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
+    async def claim_tasks(
+        self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int, suspects: int = 1
+    ) -> list[ClaimedTask]:
         """Start at most `limit` ready tasks in their order: the caller owns their sessions. None without a live lease.
 
-        Of concurrent claimers exactly one gets a task, and none waits for another.
+        At most `suspects` of them are suspect, and those come first. Of concurrent claimers exactly one gets a task,
+        and none waits for another.
+        """
+
+    async def release_orphan(self, session_id: SessionId, *, now_us: int) -> bool:
+        """Leave the background task that is first in an orphaned session's line to the pools; False if there is none.
+
+        One that ran is suspect from now on if its owner has died; one whose owner has given it up is not.
         """
 
     async def sessions_of_owner(self, owner_id: OwnerId) -> list[Fence]:

@@ -91,8 +91,26 @@ class TaskQueueTopic(TaskTopic):
             by_user[user_id] = row["queued"] if row is not None else 0
         return QueueDepth(total=total["queued"] if total is not None else 0, by_user=by_user)
 
-    async def claim_tasks(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
-        return await self._queue.claim(owner_id, limit=limit, seq_block=seq_block, now_us=now_us)
+    async def claim_tasks(
+        self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int, suspects: int = 1
+    ) -> list[ClaimedTask]:
+        return await self._queue.claim(owner_id, limit=limit, suspects=suspects, seq_block=seq_block, now_us=now_us)
+
+    async def release_orphan(self, session_id: SessionId, *, now_us: int) -> bool:
+        async def body(tx: Runner) -> bool:
+            session = await tx.fetchrow("lock_session", session_id)
+            if session is None:
+                return False
+            live = await tx.fetchrow("owner_is_live", session["owner_id"])
+            if live is not None and live["live"]:
+                return False
+            died = session["owner_id"] is not None
+            return await tx.execute("release_orphan", session_id, now_us, died) > 0
+
+        released = await self._db.transact(body)
+        if released:
+            self._db.notify(READY_TASKS)
+        return released
 
     async def sessions_of_owner(self, owner_id: OwnerId) -> list[Fence]:
         return [Fence(row["session_id"], row["epoch"]) for row in await self._db.fetch("sessions_of_owner", owner_id)]
@@ -146,22 +164,7 @@ class TaskQueueTopic(TaskTopic):
         return [attempt_record(row) for row in await self._db.fetch("list_attempts", turn_id)]
 
     async def promote_due(self, *, limit: int, now_us: int) -> list[tuple[SessionId, OwnerId | None]]:
-        found = await self._db.fetch("due_tasks", now_us, limit)
-        promoted: list[tuple[SessionId, OwnerId | None]] = []
-        for row in found:
-            session_id: SessionId = row["session_id"]
-
-            async def body(tx: Runner, turn_id: str = row["turn_id"], session_id: SessionId = session_id) -> bool:
-                session = await tx.fetchrow("lock_session", session_id)
-                if session is None or not await tx.execute("come_due", turn_id, now_us):
-                    return False
-                live = await tx.fetchrow("owner_is_live", session["owner_id"])
-                if live is None or not live["live"]:
-                    await tx.execute("release_next", session_id, now_us)
-                return True
-
-            if await self._db.transact(body):
-                promoted.append((session_id, row["owner_id"]))
+        promoted = await self._queue.promote_due(limit=limit, now_us=now_us)
         if any(owner_id is None for _, owner_id in promoted):
             self._db.notify(READY_TASKS)
         return promoted

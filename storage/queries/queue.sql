@@ -25,17 +25,18 @@ SELECT session_id, epoch FROM sessions WHERE owner_id = $1
 
 -- name: queued_by_user
 -- How many tasks a user has queued, counted up to a bound.
-SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE user_id = $1 AND status = 'queued' LIMIT $2) AS counted
+SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE user_id = $1 AND status || '' = 'queued' LIMIT $2) AS counted
 
 -- name: queued_in_all
 -- How many tasks are queued, counted up to a bound.
-SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT $1) AS counted
+SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE status || '' = 'queued' LIMIT $1) AS counted
 
 -- name: next_rank
 -- The place of a user's next task in the fair order: behind the user's own, but not before what is next for all.
 SELECT 1 + {greatest}(
-    coalesce((SELECT max(rank) FROM tasks WHERE user_id = $1 AND status = 'queued'), 0),
-    coalesce((SELECT rank FROM tasks WHERE ready AND priority = $2 ORDER BY priority DESC, rank, turn_id LIMIT 1), 0)
+    coalesce((SELECT rank FROM tasks WHERE user_id = $1 AND status || '' = 'queued' ORDER BY rank DESC LIMIT 1), 0),
+    coalesce((SELECT rank FROM tasks WHERE ready AND NOT suspect AND priority = $2
+        ORDER BY priority DESC, rank, turn_id LIMIT 1), 0)
 ) AS rank
 
 -- name: has_line
@@ -57,7 +58,22 @@ RETURNING reserved_seq
 
 -- name: claimable_tasks
 -- The next tasks for the pools, in their order.
-SELECT turn_id, session_id, status FROM tasks WHERE ready ORDER BY priority DESC, rank, turn_id LIMIT $1
+SELECT turn_id, session_id, status FROM tasks WHERE ready AND NOT suspect
+ORDER BY priority DESC, rank, turn_id LIMIT $1
+
+-- name: claimable_suspects
+-- The next tasks for the pools that may be why a process has died.
+SELECT turn_id, session_id, status FROM tasks WHERE ready AND suspect ORDER BY priority DESC, rank, turn_id LIMIT $1
+
+-- name: release_orphan
+-- A session that has no owner any more, maybe by the death of that one ($3): if a background task is first in its line,
+-- it is for the pools; one that ran may be why.
+UPDATE tasks SET ready = TRUE, suspect = suspect OR (status = 'running' AND $3) WHERE turn_id = coalesce(
+    (SELECT b.turn_id FROM tasks b WHERE b.session_id = $1 AND b.status IN ('queued', 'running') AND b.attempt > 0
+        ORDER BY b.created_us LIMIT 1),
+    (SELECT n.turn_id FROM tasks n WHERE n.session_id = $1 AND n.status IN ('queued', 'running')
+        AND (n.run_at_us IS NULL OR n.run_at_us <= $2) ORDER BY n.created_us, n.turn_id LIMIT 1)
+) AND (run_at_us IS NULL OR run_at_us <= $2) AND origin = 'task'
 
 -- name: claim_task
 -- A pool starts a task (or takes it up again): a new attempt; one that ran before has lost a process.
@@ -103,11 +119,11 @@ DELETE FROM task_attempts WHERE turn_id IN (SELECT turn_id FROM tasks WHERE sess
 -- Queued tasks whose time has come, with their sessions' owners if those are live.
 SELECT t.turn_id, t.session_id, o.owner_id FROM tasks t JOIN sessions s ON s.session_id = t.session_id
 LEFT JOIN owners o ON o.owner_id = s.owner_id AND o.lease_until_us > {now_us}
-WHERE t.status = 'queued' AND t.run_at_us <= $1 ORDER BY t.run_at_us LIMIT $2
+WHERE t.status || '' = 'queued' AND t.run_at_us <= $1 ORDER BY t.run_at_us LIMIT $2
 
 -- name: next_due
 -- When the next task that waits for its time may start.
-SELECT min(run_at_us) AS run_at_us FROM tasks WHERE status = 'queued' AND run_at_us IS NOT NULL
+SELECT min(run_at_us) AS run_at_us FROM tasks WHERE status || '' = 'queued' AND run_at_us IS NOT NULL
 
 -- name: come_due
 -- A task's time has come.
@@ -117,15 +133,15 @@ UPDATE tasks SET run_at_us = NULL WHERE turn_id = $1 AND status = 'queued' AND r
 -- A page of everybody's tasks, newest first, before a cursor.
 SELECT {task} FROM tasks
 WHERE (CAST($1 AS TEXT) IS NULL OR status = $1) AND (CAST($2 AS TEXT) IS NULL OR session_id = $2)
-    AND (created_us, turn_id) < ($3, $4)
-ORDER BY created_us DESC, turn_id DESC LIMIT $5
+    AND (created_us + 0, turn_id || '') < ($3, $4)
+ORDER BY created_us + 0 DESC, turn_id || '' DESC LIMIT $5
 
 -- name: list_user_tasks
 -- A page of one user's tasks, newest first, before a cursor.
 SELECT {task} FROM tasks
 WHERE user_id = $6 AND (CAST($1 AS TEXT) IS NULL OR status = $1) AND (CAST($2 AS TEXT) IS NULL OR session_id = $2)
-    AND (created_us, turn_id) < ($3, $4)
-ORDER BY created_us DESC, turn_id DESC LIMIT $5
+    AND (created_us, turn_id || '') < ($3, $4)
+ORDER BY created_us DESC, turn_id || '' DESC LIMIT $5
 
 -- name: requeue_task
 -- Puts a dead or failed task back into its line with a fresh budget.

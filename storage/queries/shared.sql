@@ -108,7 +108,7 @@ FROM sessions WHERE session_id = $1
 -- A page of everybody's sessions, newest first.
 SELECT {session}
 FROM sessions WHERE CAST($1 AS TEXT) IS NULL OR agent_id = $1
-ORDER BY created_us DESC, session_id DESC LIMIT $2 OFFSET $3
+ORDER BY created_us DESC, session_id || '' DESC LIMIT $2 OFFSET $3
 
 -- name: count_sessions
 -- How many sessions there are.
@@ -118,7 +118,7 @@ SELECT count(*) AS total FROM sessions WHERE CAST($1 AS TEXT) IS NULL OR agent_i
 -- A page of one user's sessions, newest first.
 SELECT {session}
 FROM sessions WHERE user_id = $4 AND (CAST($1 AS TEXT) IS NULL OR agent_id = $1)
-ORDER BY created_us DESC, session_id DESC LIMIT $2 OFFSET $3
+ORDER BY created_us DESC, session_id || '' DESC LIMIT $2 OFFSET $3
 
 -- name: count_user_sessions
 -- How many sessions a user has.
@@ -207,7 +207,8 @@ WHERE o.lease_until_us > {now_us} ORDER BY s.session_id
 -- name: orphaned_sessions
 -- Sessions with work to do and no live owner, the longest waiting first.
 SELECT t.session_id FROM tasks t JOIN sessions s ON s.session_id = t.session_id
-WHERE t.status IN ('queued', 'running') AND (CAST($2 AS BOOLEAN) OR NOT t.ready)
+WHERE t.status IN ('queued', 'running') AND (CAST($2 AS BOOLEAN) OR (NOT t.ready AND NOT EXISTS (
+        SELECT 1 FROM tasks r WHERE r.session_id = t.session_id AND r.status IN ('queued', 'running') AND r.ready)))
     AND (t.run_at_us IS NULL OR t.run_at_us <= $3)
     AND NOT EXISTS (SELECT 1 FROM owners o WHERE o.owner_id = s.owner_id AND o.lease_until_us > {now_us})
 GROUP BY t.session_id ORDER BY min(t.created_us), t.session_id LIMIT $1

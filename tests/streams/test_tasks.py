@@ -160,6 +160,7 @@ async def test_a_pool_that_dies_loses_nothing(tasks: Any) -> None:
     take = await world.models.take("a")
     take.say("never ", "kept")
     await world.cluster.crash(next(iter(world.cluster.pools)))
+    await world.cluster.start_pool()
     again = await world.models.take("a")
     again.say("kept")
     again.finish()

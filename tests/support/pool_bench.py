@@ -80,6 +80,10 @@ class PoolBench:
         self.clock = self.directory.clock
         self.store = FlakyStore(KeptStore(store))  # type: ignore[arg-type]
         self.model = HeldModel()
+        self.replace_pool()
+
+    def replace_pool(self) -> None:
+        """A new pool that has not been started."""
         services = Services(
             settings=self.settings,
             store=self.store,  # type: ignore[arg-type]
