@@ -79,14 +79,12 @@ LISTS = {"tasks_ready_first", "tasks_ready_suspect", "tasks_waiting", "tasks_to_
 
 def faults(query: str, plan: str) -> list[str]:
     """What is wrong with a plan."""
-    lines = [*plan.splitlines(), ""]
-    found = {
-        m[1]: lines[i + 1] for i, line in enumerate(lines) if (m := re.search(r"(?:using|Index Scan on) (\w+)", line))
-    }
-    wrong = [f"{index} is read" for index in found.keys() - HOT[query]]
-    wrong += [f"{index} is not read" for index in HOT[query] - found.keys() - LINES]
+    found = re.findall(r"(?:using|Index Scan on) (\w+).*\n *(.*)", plan + "\n")
+    read = {index for index, _ in found}
+    wrong = [f"{index} is read" for index in read - HOT[query]]
+    wrong += [f"{index} is not read" for index in HOT[query] - read - LINES]
     wrong += ["a table is read"] * ("Seq Scan" in plan)
-    wrong += [f"{i} is read as a whole" for i, after in found.items() if i not in LISTS and "Index Cond" not in after]
+    wrong += [f"{i} is read as a whole" for i, after in found if i not in LISTS and not after.startswith("Index Cond")]
     return [f"{query}: {fault}" for fault in wrong]
 
 
