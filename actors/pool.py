@@ -20,6 +20,7 @@ from actors.background import Background
 from actors.errors import WunderError
 from actors.gathering import Gathering
 from actors.handles import DirectoryHandle, Reach, tell
+from actors.histogram import Durations
 from actors.loop import Loop
 from actors.messages import Describe, Drain, PickUp, Wake, decode_command, encode
 from actors.replies import Description, Done, Reply, to_failed
@@ -41,8 +42,6 @@ class PoolCounts(msgspec.Struct):
     empty_claims: int = 0
     claimed: int = 0
     finished: int = 0
-    wait_seconds: float = 0.0
-    run_seconds: float = 0.0
 
 
 class WorkerPool:
@@ -75,6 +74,7 @@ class WorkerPool:
         self._listening = Loop("listen-tasks", self.listen_once, interval_s=_LISTEN_AGAIN_S)
         self._timer: asyncio.TimerHandle | None = None
         self.counts = PoolCounts()
+        self._waits, self._runs = Durations(), Durations()
 
     async def start(self) -> None:
         await self._host.start()
@@ -148,7 +148,8 @@ class WorkerPool:
         self._more = len(claimed) == limit
         for task in claimed:
             self._suspects += task.task.suspect
-            self.counts.wait_seconds += max(0, now_us - task.task.created_us) / 1e6
+            if task.task.attempt == 1:
+                self._waits.add(max(0, now_us - task.task.created_us) / 1e6)
             self._work.start(self._run(task), f"task-{task.task.turn_id}")
         if self._more and free > limit:
             self._claims.wake()
@@ -175,7 +176,7 @@ class WorkerPool:
             if claimed.task.suspect:
                 self._suspects -= 1
                 self._more = True  # the next one was left alone until now
-            self.counts.run_seconds += self._services.clock.monotonic_s() - started_s
+            self._runs.add(self._services.clock.monotonic_s() - started_s)
             if self._more:
                 # The slot is free when this task has ended, which is right after this.
                 asyncio.get_running_loop().call_soon(self._claims.wake)
@@ -218,4 +219,8 @@ class WorkerPool:
         described = self._host.describe()
         gauges = {f"pool_{name}": float(value) for name, value in msgspec.structs.asdict(self.counts).items()}
         gauges |= {"pool_slots": float(self._settings.max_workers), "pool_slots_in_use": float(len(self._work))}
-        return Description(gauges={**described.gauges, **gauges}, info=described.info)
+        histograms = {
+            "wunder_task_wait_seconds": self._waits.histogram(),
+            "wunder_task_run_seconds": self._runs.histogram(),
+        }
+        return Description(gauges={**described.gauges, **gauges}, info=described.info, histograms=histograms)

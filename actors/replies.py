@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from actors.errors import WunderError, error_classes
+from actors.histogram import Histogram
 from storage.records import SessionId, TurnId, UserId
 
 
@@ -116,10 +117,11 @@ class Returned(Reply, tag="returned", frozen=True):
 
 
 class Description(Reply, tag="description", frozen=True):
-    """Numbers of a process; `gauges` by metric name, `info` for people."""
+    """Numbers of a process; `gauges` and `histograms` by metric name, `info` for people."""
 
     gauges: dict[str, float]
     info: dict[str, Any] = {}
+    histograms: dict[str, Histogram] = {}
 
 
 AnyReply = (

@@ -317,6 +317,16 @@ async def test_many_tasks_come_due_at_once_each_session_one_after_the_other(stor
     assert await store.next_due() == 500
 
 
+async def test_of_concurrent_promoters_one_promotes_each_task(two_stores: Any) -> None:
+    one, two = two_stores
+    await one.enqueue_tasks([new(f"t{n}", run_at_us=100) for n in range(40)], now_us=20)
+    rounds = [store.promote_due(limit=7, now_us=100) for store in (one, two) for _ in range(8)]
+    found = [session for promoted in await asyncio.gather(*rounds) for session, _ in promoted]
+    found += [session for session, _ in await one.promote_due(limit=99, now_us=100)]
+    assert sorted(found) == sorted(f"s-t{n}" for n in range(40))
+    assert len(await claim(one, 99, await pool(one))) == 40
+
+
 async def test_what_comes_due_does_not_overtake_a_retry(store: AsyncStorageBackend) -> None:
     await store.enqueue_tasks([new("t1", session="s", max_attempts=3)], now_us=20)
     await store.enqueue_tasks([new("t2", session="s", create=False, run_at_us=60, created_us=11)], now_us=21)

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from actors.errors import ServiceUnavailable
-from actors.messages import Drain, OpenSession, PickUp, RegisterActor, Wake
+from actors.handles import ask
+from actors.histogram import TASK_SECONDS
+from actors.messages import Describe, Drain, OpenSession, PickUp, RegisterActor, Wake
 from actors.models.upstream_errors import UpstreamOverloaded
+from actors.replies import Description
 from storage.errors import Conflict, StorageUnavailable
 from storage.records import OwnerId, SessionId
 from storage.store import AsyncStorageBackend
@@ -116,9 +119,12 @@ async def test_what_it_did_is_counted(bench: Make) -> None:
     found.model.let()
     await found.ended("t")
     await eventually(lambda: found.pool.counts.finished == 1, "the slot is free")
-    gauges = await found.gauges()
-    assert gauges["pool_wait_seconds"] == pytest.approx(3.0)
-    assert gauges["pool_run_seconds"] == pytest.approx(2.0)
+    description = await ask(found.pool.handle, Describe(), Description)
+    gauges, histograms = description.gauges, description.histograms
+    for name, seconds in (("wunder_task_wait_seconds", 3.0), ("wunder_task_run_seconds", 2.0)):
+        assert histograms[name].sum_s == pytest.approx(seconds)
+        counts = dict(zip(TASK_SECONDS, histograms[name].counts, strict=False))
+        assert (counts[1.0], counts[5.0], histograms[name].counts[-1]) == (0, 1, 1)
     assert (gauges["pool_claimed"], gauges["pool_finished"], gauges["turns_succeeded"]) == (1, 1, 1)
 
 
