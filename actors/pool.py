@@ -17,13 +17,14 @@ import contextlib
 import msgspec
 
 from actors.background import Background
+from actors.drain_rate import DrainRate
 from actors.errors import WunderError
 from actors.gathering import Gathering
 from actors.handles import DirectoryHandle, Reach, tell
 from actors.histogram import Durations
 from actors.loop import Loop
 from actors.messages import Describe, Drain, PickUp, Wake, decode_command, encode
-from actors.replies import Description, Done, Reply, to_failed
+from actors.replies import Description, Draining, Reply, to_failed
 from actors.session_host import SessionHost
 from actors.turn_runner import FinishLine, Services
 from storage.notifications import READY_TASKS
@@ -75,6 +76,7 @@ class WorkerPool:
         self._timer: asyncio.TimerHandle | None = None
         self.counts = PoolCounts()
         self._waits, self._runs = Durations(), Durations()
+        self._drain_rate = DrainRate()
 
     async def start(self) -> None:
         await self._host.start()
@@ -114,7 +116,7 @@ class WorkerPool:
         match command:
             case Wake():
                 self._look()
-                return Done()
+                return Draining(per_s=self._drain_rate.per_s(self._services.clock.monotonic_s()))
             case Describe():
                 return self._describe()
             case Drain():
@@ -151,6 +153,8 @@ class WorkerPool:
             if task.task.attempt == 1:
                 self._waits.add(max(0, now_us - task.task.created_us) / 1e6)
             self._work.start(self._run(task), f"task-{task.task.turn_id}")
+        full = self._more or len(self._work) >= self._settings.max_workers
+        self._drain_rate.waiting(full, self._services.clock.monotonic_s())
         if self._more and free > limit:
             self._claims.wake()
 
@@ -176,7 +180,9 @@ class WorkerPool:
             if claimed.task.suspect:
                 self._suspects -= 1
                 self._more = True  # the next one was left alone until now
-            self._runs.add(self._services.clock.monotonic_s() - started_s)
+            now_s = self._services.clock.monotonic_s()
+            self._runs.add(now_s - started_s)
+            self._drain_rate.finished(now_s)
             if self._more:
                 # The slot is free when this task has ended, which is right after this.
                 asyncio.get_running_loop().call_soon(self._claims.wake)

@@ -116,6 +116,12 @@ class Returned(Reply, tag="returned", frozen=True):
     session_ids: tuple[SessionId, ...]
 
 
+class Draining(Reply, tag="draining", frozen=True):
+    """Background tasks that leave one pool, or all of them, per second while others wait; None while it is unknown."""
+
+    per_s: float | None = None
+
+
 class Description(Reply, tag="description", frozen=True):
     """Numbers of a process; `gauges` and `histograms` by metric name, `info` for people."""
 
@@ -125,7 +131,17 @@ class Description(Reply, tag="description", frozen=True):
 
 
 AnyReply = (
-    Done | Failed | Submitted | CancelReceipt | Following | Buffered | Location | PermitAnswers | Returned | Description
+    Done
+    | Failed
+    | Submitted
+    | CancelReceipt
+    | Following
+    | Buffered
+    | Location
+    | PermitAnswers
+    | Returned
+    | Draining
+    | Description
 )
 
 _replies: msgspec.msgpack.Decoder[AnyReply] = msgspec.msgpack.Decoder(AnyReply)

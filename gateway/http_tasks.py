@@ -42,6 +42,7 @@ class TaskHandlers:
             "session_id": task.session_id,
             "status": task.status,
             "position": recorded.position,
+            "estimated_wait_s": recorded.estimated_wait_s,
         }
         return ok(data, 202)
 
@@ -67,7 +68,9 @@ class TaskHandlers:
     async def inspect(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
         attempts = await self._store.list_attempts(task.turn_id)
-        return ok({**task_view(task), "attempts": attempts_view(task, attempts)})
+        position, wait_s = await self._tasks.place(task)
+        place = {"position": position, "estimated_wait_s": wait_s}
+        return ok({**task_view(task), **place, "attempts": attempts_view(task, attempts)})
 
     async def cancel(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))

@@ -35,6 +35,9 @@ from storage.store import AsyncStorageBackend
 
 _BATCH = 200
 _RETRY_AFTER_S = 5.0
+_RATE_VALID_S = 60.0
+_POSITION_MOST = 1000
+"""Further behind a place is not told: looking it up would cost more than it says."""
 
 
 class _Wanted(msgspec.Struct, frozen=True):
@@ -43,10 +46,14 @@ class _Wanted(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """An accepted task; `position` counts the tasks of everybody that are queued before it."""
+    """An accepted task; `position` counts the queued tasks of everybody, this one included.
+
+    `estimated_wait_s` is None where nothing is known about it.
+    """
 
     task: TaskRecord
     position: int
+    estimated_wait_s: float | None = None
 
 
 class Tasks:
@@ -71,6 +78,8 @@ class Tasks:
             "enqueue-tasks", self._enqueue, most=_BATCH, apart=lambda error: not error.retryable
         )
         self._background = Background()
+        self._per_s: float | None = None
+        self._per_s_until_s = 0.0
 
     async def close(self) -> None:
         await self._background.stop()
@@ -82,6 +91,19 @@ class Tasks:
         if isinstance(recorded, WunderError):
             raise recorded
         return recorded
+
+    async def place(self, task: TaskRecord) -> tuple[int | None, float | None]:
+        """Where a queued task stands now and how long it may wait (s); None for what is not known."""
+        if task.status != "queued":
+            return None, None
+        position = await self._store.queue_position(task.turn_id, most=_POSITION_MOST)
+        return position, None if position is None else self._wait_s(position)
+
+    def _wait_s(self, position: int) -> float | None:
+        """How long the tasks before it take at the rate at which the pools work; None if that was not told lately."""
+        if not self._per_s or self._clock.monotonic_s() > self._per_s_until_s:
+            return None
+        return round((position - 1) / self._per_s, 1)
 
     async def retry(self, task: TaskRecord) -> TaskRecord:
         """Queue a dead or failed task again."""
@@ -144,8 +166,11 @@ class Tasks:
                 created_us=now_us,
                 updated_us=now_us,
             )
-        event = encode_json({"position": position, "reason": "run_at" if later else "background"})
-        return NewTask(task=task, session=session, event=event)
+        data: dict[str, Any] = {"position": position, "reason": "run_at" if later else "background"}
+        # A task of a session that there is waits for what that does first.
+        if session is not None and not later and (wait_s := self._wait_s(position)) is not None:
+            data["estimated_wait_s"] = wait_s
+        return NewTask(task=task, session=session, event=encode_json(data))
 
     def _announce(self, outcomes: Sequence[Enqueued]) -> None:
         """Tell the pools once for all of them, and each owner of its own."""
@@ -164,7 +189,8 @@ class Tasks:
 
     async def _wake_pools(self) -> None:
         try:
-            await self._directory.wake_pools()
+            self._per_s = await self._directory.wake_pools()
+            self._per_s_until_s = self._clock.monotonic_s() + _RATE_VALID_S
         except WunderError as error:
             log.warning("pools_not_woken", message=error.message)
 
@@ -183,6 +209,7 @@ def _answers(
         if outcome.task is None:
             found.append(SessionNotFound("there is no such session"))
         else:
-            position = int(msgspec.json.decode(answer.event)["position"])
-            found.append(Recorded(outcome.task, 0 if outcome.duplicate else position))
+            data = msgspec.json.decode(answer.event)
+            place = (0, None) if outcome.duplicate else (data["position"], data.get("estimated_wait_s"))
+            found.append(Recorded(outcome.task, *place))
     return found

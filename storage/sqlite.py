@@ -146,6 +146,9 @@ class SqliteDatabase:
                 result: T = await write.done
         except TimeoutError as error:
             raise self._too_late(write) from error
+        except asyncio.CancelledError:
+            write.done.cancel()  # nobody waits for it: one that has not begun is left out
+            raise
         return result
 
     async def migrate(self, body: Callable[[MigrationRunner], Coroutine[Any, Any, T]]) -> T:

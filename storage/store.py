@@ -224,6 +224,9 @@ class TaskQueueStorage(Protocol):
     async def queue_depth(self, user_ids: Sequence[UserId], *, most: int) -> QueueDepth:
         """How many tasks are queued, counted up to `most`."""
 
+    async def queue_position(self, turn_id: TurnId, *, most: int) -> int | None:
+        """A task's place among those for the pools, from 1; None if it is not one, or is further behind than `most`."""
+
     async def claim_tasks(
         self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int, suspects: int = 1
     ) -> list[ClaimedTask]:

@@ -91,6 +91,10 @@ class TaskQueueTopic(TaskTopic):
             by_user[user_id] = row["queued"] if row is not None else 0
         return QueueDepth(total=total["queued"] if total is not None else 0, by_user=by_user)
 
+    async def queue_position(self, turn_id: TurnId, *, most: int) -> int | None:
+        row = await self._db.fetchrow("queue_position", turn_id, most)
+        return None if row is None or row["position"] > most else row["position"]
+
     async def claim_tasks(
         self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int, suspects: int = 1
     ) -> list[ClaimedTask]:

@@ -31,6 +31,15 @@ SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE user_id = $1 AND statu
 -- How many tasks are queued, counted up to a bound.
 SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE status || '' = 'queued' LIMIT $1) AS counted
 
+-- name: queue_position
+-- The place of a task among those for the pools, the first being 1, counted up to a bound; no row if it is not one.
+SELECT 1
+    + (SELECT count(*) FROM (SELECT 1 FROM tasks a WHERE a.ready AND NOT a.suspect AND a.priority > m.priority
+        LIMIT $2) AS higher)
+    + (SELECT count(*) FROM (SELECT 1 FROM tasks a WHERE a.ready AND NOT a.suspect AND a.priority = m.priority
+        AND (a.rank, a.turn_id) < (m.rank, m.turn_id) LIMIT $2) AS earlier) AS position
+FROM (SELECT priority, rank, turn_id FROM tasks WHERE turn_id = $1 AND CASE WHEN ready THEN NOT suspect ELSE FALSE END) AS m
+
 -- name: next_rank
 -- The place of a user's next task in the fair order: behind the user's own, but not before what is next for all.
 SELECT 1 + {greatest}(

@@ -205,6 +205,39 @@ async def test_a_task_that_always_fails_is_dead_and_can_be_tried_again(tasks: An
     assert [a["outcome"] for a in done["attempts"]] == ["failed", "dead", "succeeded"]
 
 
+async def test_a_waiting_task_is_told_its_place_and_how_long_it_may_take(tasks: Any) -> None:
+    world = await tasks(agent_queue={"max_workers": 1})
+    first = await submit(world, "gate a")
+    assert first["estimated_wait_s"] is None, "nobody knows how fast the pools are"
+    take = await world.models.take("a")
+    assert (await inspect(world, first))["position"] is None, "it runs"
+    waiting = [await submit(world, f"echo {n}") for n in range(8)]
+    found = await inspect(world, waiting[3])
+    assert (waiting[3]["position"], found["position"], found["estimated_wait_s"]) == (4, 4, None)
+    take.finish()
+    for task in waiting:
+        await ended(world, task)
+    blocker = await submit(world, "gate b")
+    await world.models.take("b")
+    known: list[dict[str, Any]] = []
+
+    async def is_known() -> bool:
+        known.append(await submit(world, "echo more"))
+        return known[-1]["estimated_wait_s"] is not None
+
+    await eventually(is_known, "the pool has told how fast it was")
+    known.append(await submit(world, "echo last"))
+    assert known[-1]["estimated_wait_s"] >= known[-2]["estimated_wait_s"] >= 0
+    found = await inspect(world, known[-1])
+    assert found["position"] == known[-1]["position"] == len(known)
+    assert found["estimated_wait_s"] is not None
+    later = await submit(world, "echo later", run_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    same = await submit(world, "echo same", session_id=blocker["session_id"])
+    assert (later["estimated_wait_s"], same["estimated_wait_s"]) == (None, None)
+    reading = await world.client.page(known[-1]["session_id"], 0)
+    assert reading.events[0]["data"]["data"]["estimated_wait_s"] == known[-1]["estimated_wait_s"]
+
+
 async def test_a_task_with_a_time_waits_for_it(tasks: Any) -> None:
     world = await tasks()
     at = datetime.now(UTC) + timedelta(seconds=0.4)

@@ -30,6 +30,7 @@ HOT: dict[str, set[str]] = {
     },
     "finish_and_leave": {"tasks_pkey", "sessions_pkey", "messages_pkey", *LINES},
     "promote_due": {"tasks_to_come", "tasks_pkey", "sessions_pkey", "owners_pkey", *LINES},
+    "queue_position": {"tasks_pkey", "tasks_ready_first"},
     "next_due": {"tasks_to_come"},
     "append_events": {"sessions_pkey"},
 }

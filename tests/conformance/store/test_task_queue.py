@@ -241,104 +241,10 @@ async def test_tasks_for_the_pools_are_no_orphans(store: AsyncStorageBackend) ->
     assert await store.orphaned_sessions(limit=9, now_us=30, ready=False) == ["s-t1"]
 
 
-async def crashed(store: AsyncStorageBackend, *names: str) -> None:
-    """Tasks that ran when their pool died, and were found."""
-    await store.enqueue_tasks([new(name) for name in names], now_us=20)
-    dying = await pool(store, OwnerId("dying"))
-    assert turns(await claim(store, len(names), dying)) == list(names)
-    await store.expire_owner(dying)
-    for name in names:
-        assert await store.release_orphan(SessionId(f"s-{name}"), now_us=30)
-
-
-async def test_suspects_are_claimed_a_few_at_a_time_and_before_all_others(store: AsyncStorageBackend) -> None:
-    await crashed(store, "a", "b", "c")
-    await store.enqueue_tasks([new("d", priority=9), new("e")], now_us=40)
-    await pool(store)
-    first = await store.claim_tasks(POOL, limit=3, seq_block=64, now_us=50, suspects=1)
-    assert sorted(turns(first)) == ["a", "d", "e"]
-    assert {c.task.turn_id: (c.task.suspect, c.task.crashes) for c in first} == {
-        "a": (True, 1), "d": (False, 0), "e": (False, 0),
-    }  # fmt: skip
-    assert await store.claim_tasks(POOL, limit=3, seq_block=64, now_us=50, suspects=0) == []
-    assert turns(await store.claim_tasks(POOL, limit=1, seq_block=64, now_us=50, suspects=2)) == ["b"]
-    assert turns(await store.claim_tasks(POOL, limit=9, seq_block=64, now_us=50, suspects=2)) == ["c"]
-
-
-async def test_only_a_death_makes_a_suspect(store: AsyncStorageBackend) -> None:
-    await store.enqueue_tasks([new("t1")], now_us=20)
-    await pool(store)
-    (claimed,) = await claim(store)
-    fence = Fence(claimed.task.session_id, claimed.opened.session.epoch)
-    assert not await store.release_orphan(fence.session_id, now_us=30), "it has a live owner"
-    await store.disown_session(fence)
-    assert await store.release_orphan(fence.session_id, now_us=30)
-    (again,) = await store.claim_tasks(POOL, limit=9, seq_block=64, now_us=50, suspects=0)
-    assert (again.task.turn_id, again.task.suspect, again.task.crashes) == ("t1", False, 1)
-    assert not await store.release_orphan(SessionId("nowhere"), now_us=30)
-
-
-async def test_a_message_is_for_session_actors(store: AsyncStorageBackend) -> None:
-    fence = await make.fence(store)
-    await make.accept(store, fence, make.task())
-    await store.expire_owner(make.OWNER)
-    assert not await store.release_orphan(make.SESSION, now_us=30)
-    assert await store.orphaned_sessions(limit=9, now_us=30, ready=False) == [make.SESSION]
-
-
 async def test_what_waits_behind_a_task_for_the_pools_is_no_orphan(store: AsyncStorageBackend) -> None:
     await store.enqueue_tasks([new("t1", session="s")], now_us=20)
     await store.enqueue_tasks([new("t2", session="s", create=False, created_us=11)], now_us=21)
     assert await store.orphaned_sessions(limit=9, now_us=30, ready=False) == []
-
-
-async def test_many_tasks_come_due_at_once_each_session_one_after_the_other(store: AsyncStorageBackend) -> None:
-    for n in range(4):
-        items = [new(f"t{n}", session="s", create=not n, created_us=10 + n, run_at_us=100 - n)]
-        await store.enqueue_tasks([*items, new(f"u{n}", run_at_us=100)], now_us=20)
-    await store.enqueue_tasks([new("later", run_at_us=500)], now_us=20)
-    fence = await make.fence(store, "owned")
-    await store.enqueue_tasks([new("v", session="owned", create=False, run_at_us=100)], now_us=20)
-    promoted = await store.promote_due(limit=99, now_us=100)
-    assert sorted(promoted) == sorted(
-        [("s", None)] * 4 + [(f"s-u{n}", None) for n in range(4)] + [("owned", make.OWNER)]
-    )
-    assert await store.promote_due(limit=99, now_us=100) == []
-    await pool(store)
-    claimed = await claim(store)
-    assert sorted(turns(claimed)) == ["t0", "u0", "u1", "u2", "u3"]
-    for n in range(1, 4):
-        (before,) = [c for c in claimed if c.task.session_id == "s"]
-        await store.finish_and_leave([finished(before)])
-        claimed = await claim(store)
-        assert turns(claimed) == [f"t{n}"]
-    await store.close_session(fence, last_seq=2, now_us=110)
-    assert turns(await claim(store)) == ["v"]
-    assert await store.next_due() == 500
-
-
-async def test_of_concurrent_promoters_one_promotes_each_task(two_stores: Any) -> None:
-    one, two = two_stores
-    await one.enqueue_tasks([new(f"t{n}", run_at_us=100) for n in range(40)], now_us=20)
-    rounds = [store.promote_due(limit=7, now_us=100) for store in (one, two) for _ in range(8)]
-    found = [session for promoted in await asyncio.gather(*rounds) for session, _ in promoted]
-    found += [session for session, _ in await one.promote_due(limit=99, now_us=100)]
-    assert sorted(found) == sorted(f"s-t{n}" for n in range(40))
-    assert len(await claim(one, 99, await pool(one))) == 40
-
-
-async def test_what_comes_due_does_not_overtake_a_retry(store: AsyncStorageBackend) -> None:
-    await store.enqueue_tasks([new("t1", session="s", max_attempts=3)], now_us=20)
-    await store.enqueue_tasks([new("t2", session="s", create=False, run_at_us=60, created_us=11)], now_us=21)
-    await pool(store)
-    (claimed,) = await claim(store)
-    fence = Fence(SessionId("s"), claimed.opened.session.epoch)
-    await store.retry_turn(fence, claimed.task, run_at_us=500, error=b"{}", messages=[], events=[], now_us=55)
-    await store.close_session(fence, last_seq=1, now_us=56)
-    assert await store.promote_due(limit=9, now_us=60) == [("s", None)]
-    assert await claim(store) == []
-    await store.promote_due(limit=9, now_us=500)
-    assert turns(await claim(store)) == ["t1"]
 
 
 async def test_a_dead_task_is_queued_again(store: AsyncStorageBackend) -> None:
@@ -378,6 +284,22 @@ async def test_depths_and_ages(store: AsyncStorageBackend) -> None:
     states = await store.queue_states()
     assert states["queued"][0] == 3
     assert states["running"] == (1, 100)
+
+
+async def test_the_place_of_a_task_is_the_one_in_which_it_is_claimed(store: AsyncStorageBackend) -> None:
+    await store.enqueue_tasks([new(f"a{n}", "ada") for n in range(5)], now_us=20)
+    await store.enqueue_tasks([new("b0", "bob"), new("c0", "cleo", priority=5)], now_us=21)
+    await store.enqueue_tasks([new("behind", session="s-a0", create=False, created_us=11)], now_us=22)
+    await store.enqueue_tasks([new("later", run_at_us=500)], now_us=23)
+    names = ["c0", "b0", *(f"a{n}" for n in range(5))]
+    places = {name: await store.queue_position(TurnId(name), most=10) for name in names}
+    assert await store.queue_position(TurnId("a4"), most=6) is None, "too far behind"
+    for name in ("behind", "later", "none"):
+        assert await store.queue_position(TurnId(name), most=10) is None, f"{name} is not for the pools"
+    await pool(store)
+    order = turns([(await claim(store, 1))[0] for _ in names])
+    assert places == {name: place for place, name in enumerate(order, start=1)}
+    assert await store.queue_position(TurnId("a4"), most=10) is None, "it runs"
 
 
 @pytest.mark.parametrize("ends", ["succeeded", "failed", "cancelled", "dead"])

@@ -11,7 +11,7 @@ from actors.errors import OwnedElsewhere, ServiceUnavailable, WunderError
 from actors.handles import DirectoryHandle, ask, tell
 from actors.janitor import Janitor
 from actors.messages import AnyCommand, Describe, Grant, Locate, OpenSession, Sweep, WakePools
-from actors.replies import Description, Done, Location, Reply
+from actors.replies import Description, Draining, Location, Reply
 from actors.settings import ActorSettings
 from storage.records import Fence, OwnerId
 from storage.settings import StorageSettings
@@ -41,7 +41,7 @@ class Bench:
 
     def _locate(self, command: AnyCommand) -> Reply:
         if isinstance(command, WakePools):
-            return Done()
+            return Draining()
         assert isinstance(command, Locate)
         assert command.orphaned
         return Location(actor="actor")

@@ -13,7 +13,7 @@ from actors.handles import ask
 from actors.histogram import TASK_SECONDS
 from actors.messages import Describe, Drain, OpenSession, PickUp, RegisterActor, Wake
 from actors.models.upstream_errors import UpstreamOverloaded
-from actors.replies import Description
+from actors.replies import Description, Draining
 from storage.errors import Conflict, StorageUnavailable
 from storage.records import OwnerId, SessionId
 from storage.store import AsyncStorageBackend
@@ -390,3 +390,27 @@ async def test_one_that_goes_on_crashing_is_given_up_alone(bench: Make) -> None:
     await found.ended("p", status="dead")
     await found.ended(*innocents)
     assert [(await found.task(turn)).crashes for turn in innocents] == [1, 1]
+
+
+async def test_a_wake_is_answered_with_how_fast_it_is(bench: Make) -> None:
+    found = await bench(max_workers=1)
+    assert (await ask(found.pool.handle, Wake(), Draining)).per_s is None
+    names = [f"t{n}" for n in range(6)]
+    await found.enqueue(*names)
+    await found.tell(Wake())
+    for name in names:
+        await eventually(lambda name=name: name in found.model.running, f"{name} runs")  # type: ignore[misc]
+        found.clock.advance(2.0)
+        found.model.let(name)
+    await found.ended(*names)
+    found.clock.advance(60.0)
+    answer = await ask(found.pool.handle, Wake(), Draining)
+    assert answer.per_s == pytest.approx(0.5, rel=0.2)
+    handle = found.directory.handle
+    assert await handle.wake_pools() is None, "the directory has not heard of it yet"
+
+    async def known() -> bool:
+        return await handle.wake_pools() == answer.per_s
+
+    found.directory.reach.answers["pool-1"] = lambda _: answer
+    await eventually(known, "the directory tells what the pools have told")
