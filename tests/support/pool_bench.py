@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from actors.cancellation import CancellationToken
@@ -148,3 +148,7 @@ class PoolBench:
 
 def _fields(task: TaskRecord) -> dict[str, Any]:
     return {name: getattr(task, name) for name in task.__struct_fields__}
+
+
+Make = Callable[..., Coroutine[Any, Any, PoolBench]]
+"""Builds a bench with these settings of the queue, and starts it."""
