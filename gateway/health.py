@@ -29,7 +29,7 @@ _DESCRIBE_TIMEOUT_S = 2.0
 _LAG_INTERVAL_S = 0.1
 _SCRAPE_S = 1.0
 """Anybody may ask for /metrics, and an answer costs a call to every process: an answer serves for so long."""
-_STATES = ("queued", "running")
+_STATES = ("queued", "waiting", "running")
 QueueStates = dict[str, tuple[int, float]]
 """How many tasks are in each state that is not an end, and how long ago the oldest of them was accepted (s)."""
 

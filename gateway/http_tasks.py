@@ -14,13 +14,14 @@ from actors.errors import InvalidRequest, NotFound
 from gateway.auth import Auth, Principal
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
-from gateway.protocol import TaskBody
+from gateway.protocol import AnswerBody, TaskBody
 from gateway.tasks import Tasks
 from gateway.turns import Turns
-from storage.records import AttemptRecord, SessionId, TaskRecord, TaskStatus, TurnId
+from storage.records import AttemptRecord, SessionId, ShownStatus, TaskRecord, TurnId
 from storage.store import AsyncStorageBackend
 
-_STATUSES = get_args(TaskStatus)
+_STATUSES = get_args(ShownStatus)
+_MOST_CHILDREN = 1000
 
 
 class TaskHandlers:
@@ -40,7 +41,7 @@ class TaskHandlers:
         data = {
             "task_id": task.turn_id,
             "session_id": task.session_id,
-            "status": task.status,
+            "status": task.shown_status,
             "position": recorded.position,
             "estimated_wait_s": recorded.estimated_wait_s,
         }
@@ -68,14 +69,23 @@ class TaskHandlers:
     async def inspect(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
         attempts = await self._store.list_attempts(task.turn_id)
+        children = await self._store.list_children(task.turn_id, limit=_MOST_CHILDREN)
+        shown = [{"task_id": child.turn_id, "status": child.shown_status} for child in children]
         position, wait_s = await self._tasks.place(task)
         place = {"position": position, "estimated_wait_s": wait_s}
-        return ok({**task_view(task), **place, "attempts": attempts_view(task, attempts)})
+        return ok({**task_view(task), **place, "attempts": attempts_view(task, attempts), "children": shown})
 
     async def cancel(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
         receipt = await self._turns.cancel(task.session_id, task.user_id, task.turn_id)
         return ok({"cancelled": receipt.cancelled, "task_id": task.turn_id, "status": receipt.status or task.status})
+
+    async def answer(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        task = await self._visible(request, principal)
+        body = await read_json(request, AnswerBody)
+        answered = await self._tasks.answer(task, principal.user_id, body.call_id, body.answer)
+        return ok(task_view(answered), 202)
 
     async def retry(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
@@ -96,7 +106,9 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "session_id": task.session_id,
         "user_id": task.user_id,
         "origin": task.origin,
-        "status": task.status,
+        "status": task.shown_status,
+        "parent_id": task.parent_id,
+        "waiting": msgspec.Raw(task.waiting) if task.waiting and task.shown_status == "waiting" else None,
         "priority": task.priority,
         "attempt": task.attempt,
         "max_attempts": task.max_attempts,
@@ -124,11 +136,11 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
         }
         for attempt in attempts
     ]
-    last_is_open = task.attempt > 0 and task.status != "queued"
+    last_is_open = task.attempt > 0 and task.shown_status != "queued"
     if last_is_open and task.attempt not in {attempt.attempt for attempt in attempts}:
         last = {
             "attempt": task.attempt,
-            "outcome": task.status,
+            "outcome": task.shown_status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
         found.append({**last, "started_at": _time(task.attempt_started_us), "finished_at": _time(task.finished_us)})

@@ -30,6 +30,7 @@ EventKind = Literal[
     "queued",
     "queue_start",
     "task_retry",
+    "turn_waiting",
     "progress",
     "llm_request",
     "llm_output_delta",
@@ -101,6 +102,13 @@ class TaskBody(TurnOptions, frozen=True, kw_only=True):
     run_at: Annotated[datetime, Meta(tz=True)] | None = None
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+
+
+class AnswerBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /wunder/tasks/{task_id}/answer."""
+
+    call_id: Annotated[str, Meta(min_length=1, max_length=200)]
+    answer: Annotated[str, Meta(min_length=1, max_length=100_000)]
 
 
 class AskBody(TurnOptions, frozen=True, kw_only=True):

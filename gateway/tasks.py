@@ -1,109 +1,66 @@
-"""Background tasks on behalf of clients: checked, recorded (many at a time under load), and made known."""
+"""Background tasks on behalf of clients: what they asked for, checked, as a task to be queued."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import msgspec
-
-from actors.background import Background
 from actors.clock import Clock
-from actors.errors import InvalidRequest, ServiceUnavailable, SessionNotFound, UserQuotaExceeded, WunderError
+from actors.errors import Conflict, InvalidRequest
 from actors.events import encode_json
-from actors.gathering import Gathering
-from actors.handles import DirectoryHandle
-from actors.logs import log
-from actors.messages import PickUp, Submit
-from actors.replies import Done
-from actors.task_request import task_of
-from actors.transcript import title_of
-from gateway.owners import Owners
+from actors.task_intake import Recorded, TaskIntake, WantedTask
 from gateway.protocol import TaskBody
-from gateway.settings import Settings
 from gateway.turns import Turns
-from storage.records import (
-    Enqueued,
-    NewTask,
-    QueueDepth,
-    SessionId,
-    SessionRecord,
-    TaskRecord,
-    UserId,
-)
+from storage.records import TaskRecord, UserId
 from storage.store import AsyncStorageBackend
 
-_BATCH = 200
-_RETRY_AFTER_S = 5.0
-_RATE_VALID_S = 60.0
 _POSITION_MOST = 1000
 """Further behind a place is not told: looking it up would cost more than it says."""
 
 
-class _Wanted(msgspec.Struct, frozen=True):
-    command: Submit
-    body: TaskBody
-
-
-class Recorded(msgspec.Struct, frozen=True):
-    """An accepted task; `position` counts the queued tasks of everybody, this one included.
-
-    `estimated_wait_s` is None where nothing is known about it.
-    """
-
-    task: TaskRecord
-    position: int
-    estimated_wait_s: float | None = None
-
-
 class Tasks:
-    """Accepts, cancels and repeats background tasks."""
+    """Accepts and repeats background tasks."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: AsyncStorageBackend,
-        clock: Clock,
-        directory: DirectoryHandle,
-        owners: Owners,
-        turns: Turns,
-    ) -> None:
-        self._settings = settings.agent_queue
+    def __init__(self, store: AsyncStorageBackend, clock: Clock, intake: TaskIntake, turns: Turns) -> None:
         self._store = store
         self._clock = clock
-        self._directory = directory
-        self._owners = owners
+        self._intake = intake
         self._turns = turns
-        self._enqueuing: Gathering[_Wanted, Recorded | WunderError] = Gathering(
-            "enqueue-tasks", self._enqueue, most=_BATCH, apart=lambda error: not error.retryable
-        )
-        self._background = Background()
-        self._per_s: float | None = None
-        self._per_s_until_s = 0.0
 
     async def close(self) -> None:
-        await self._background.stop()
+        await self._intake.close()
 
     async def submit(self, user_id: UserId, body: TaskBody) -> Recorded:
         """Record a task; when this returns it is durable."""
         command = self._turns.command(user_id, body.question, body, session_id=body.session_id, agent_id=body.agent_id)
-        recorded = await self._enqueuing.ask(_Wanted(command, body))
-        if isinstance(recorded, WunderError):
-            raise recorded
-        return recorded
+        wanted = WantedTask(
+            command=command,
+            priority=body.priority,
+            run_at_us=None if body.run_at is None else round(body.run_at.timestamp() * 1_000_000),
+            max_attempts=body.max_attempts or 0,
+        )
+        return await self._intake.submit(wanted)
+
+    async def answer(self, task: TaskRecord, user_id: UserId, call_id: str, answer: str) -> TaskRecord:
+        """Answer what a turn has asked; it goes on."""
+        known = await self._store.find_reply(task.turn_id, call_id)
+        given = encode_json(answer)
+        if known is not None:
+            if known == given:
+                return task  # the same request again
+            raise Conflict("call_id: this question was answered before", field="call_id")
+        answered = await self._store.answer_turn(task, call_id, given, user_id=user_id, now_us=self._clock.now_us())
+        if answered.task is None:
+            raise Conflict(
+                f"call_id: the task does not wait for an answer to {call_id[:100]!r}, it is {task.shown_status}",
+                field="call_id",
+            )
+        self._intake.announce([answered])
+        return answered.task
 
     async def place(self, task: TaskRecord) -> tuple[int | None, float | None]:
         """Where a queued task stands now and how long it may wait (s); None for what is not known."""
-        if task.status != "queued":
+        if task.shown_status != "queued":
             return None, None
         position = await self._store.queue_position(task.turn_id, most=_POSITION_MOST)
-        return position, None if position is None else self._wait_s(position)
-
-    def _wait_s(self, position: int) -> float | None:
-        """How long the tasks before it take at the rate at which the pools work; None if that was not told lately."""
-        if not self._per_s or self._clock.monotonic_s() > self._per_s_until_s:
-            return None
-        return round((position - 1) / self._per_s, 1)
+        return position, None if position is None else self._intake.wait_s(position)
 
     async def retry(self, task: TaskRecord) -> TaskRecord:
         """Queue a dead or failed task again."""
@@ -112,104 +69,5 @@ class Tasks:
             raise InvalidRequest(
                 f"task_id: only a dead or failed task can be tried again, this one is {task.status}", field="task_id"
             )
-        self._announce([requeued])
+        self._intake.announce([requeued])
         return requeued.task
-
-    async def _enqueue(self, wanted: list[_Wanted]) -> list[Recorded | WunderError]:
-        now_us = self._clock.now_us()
-        users = list({one.command.user_id for one in wanted})
-        most = max(self._settings.max_queued, self._settings.max_queued_per_user) + 1
-        depth = await self._store.queue_depth(users, most=most)
-        answers: list[Recorded | WunderError | NewTask] = []
-        for one in wanted:
-            refusal = self._full(one.command.user_id, depth)
-            if refusal is not None:
-                answers.append(refusal)
-                continue
-            answers.append(self._new_task(one, depth.total + 1, now_us))
-            depth.by_user[one.command.user_id] += 1
-            depth = msgspec.structs.replace(depth, total=depth.total + 1)
-        items = [answer for answer in answers if isinstance(answer, NewTask)]
-        outcomes = await self._store.enqueue_tasks(items, now_us=now_us) if items else []
-        self._announce(outcomes)
-        return _answers(answers, outcomes)
-
-    def _full(self, user_id: UserId, depth: QueueDepth) -> WunderError | None:
-        settings, queued = self._settings, depth.by_user[user_id]
-        if queued >= settings.max_queued_per_user:
-            detail: dict[str, Any] = {"reason": "user_queue_full", "queued": queued}
-            return UserQuotaExceeded("too many of this user's tasks wait", detail=detail, retry_after_s=_RETRY_AFTER_S)
-        if depth.total >= settings.max_queued:
-            detail = {"reason": "queue_full", "queued": depth.total}
-            return ServiceUnavailable("the task queue is full", detail=detail, retry_after_s=_RETRY_AFTER_S)
-        return None
-
-    def _new_task(self, one: _Wanted, position: int, now_us: int) -> NewTask:
-        command, body = one.command, one.body
-        task = task_of(command, "queued", 0, now_us)
-        run_at_us = None if body.run_at is None else round(body.run_at.timestamp() * 1_000_000)
-        later = run_at_us is not None and run_at_us > now_us
-        task = msgspec.structs.replace(
-            task,
-            origin="task",
-            priority=body.priority,
-            run_at_us=run_at_us if later else None,
-            max_attempts=body.max_attempts or self._settings.max_retries + 1,
-        )
-        session = None
-        if command.create:
-            session = SessionRecord(
-                session_id=command.session_id,
-                user_id=command.user_id,
-                title=title_of(command.content),
-                agent_id=command.agent_id,
-                created_us=now_us,
-                updated_us=now_us,
-            )
-        data: dict[str, Any] = {"position": position, "reason": "run_at" if later else "background"}
-        # A task of a session that there is waits for what that does first.
-        if session is not None and not later and (wait_s := self._wait_s(position)) is not None:
-            data["estimated_wait_s"] = wait_s
-        return NewTask(task=task, session=session, event=encode_json(data))
-
-    def _announce(self, outcomes: Sequence[Enqueued]) -> None:
-        """Tell the pools once for all of them, and each owner of its own."""
-        owned = {o.task.session_id for o in outcomes if o.task is not None and o.owner_id is not None}
-        for session_id in owned:
-            self._background.start(self._tell_owner(session_id), f"pick-up-{session_id}")
-        if any(o.task is not None and o.owner_id is None for o in outcomes):
-            self._background.start(self._wake_pools(), "wake-pools")
-
-    async def _tell_owner(self, session_id: SessionId) -> None:
-        try:
-            await self._owners.ask(session_id, PickUp(session_id=session_id), Done)
-        except WunderError as error:
-            # The session's next owner finds its tasks by itself.
-            log.warning("owner_not_told", session=session_id, message=error.message)
-
-    async def _wake_pools(self) -> None:
-        try:
-            self._per_s = await self._directory.wake_pools()
-            self._per_s_until_s = self._clock.monotonic_s() + _RATE_VALID_S
-        except WunderError as error:
-            log.warning("pools_not_woken", message=error.message)
-
-
-def _answers(
-    answers: Sequence[Recorded | WunderError | NewTask], outcomes: Sequence[Enqueued]
-) -> list[Recorded | WunderError]:
-    """What became of each request, in their order."""
-    found: list[Recorded | WunderError] = []
-    rest = iter(outcomes)
-    for answer in answers:
-        if not isinstance(answer, NewTask):
-            found.append(answer)
-            continue
-        outcome = next(rest)
-        if outcome.task is None:
-            found.append(SessionNotFound("there is no such session"))
-        else:
-            data = msgspec.json.decode(answer.event)
-            place = (0, None) if outcome.duplicate else (data["position"], data.get("estimated_wait_s"))
-            found.append(Recorded(outcome.task, *place))
-    return found

@@ -16,6 +16,7 @@ TurnId = NewType("TurnId", str)
 OwnerId = NewType("OwnerId", str)
 
 TaskStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted", "dead"]
+ShownStatus = Literal["queued", "waiting", "running", "succeeded", "failed", "cancelled", "interrupted", "dead"]
 TerminalStatus = Literal["succeeded", "failed", "cancelled", "interrupted", "dead"]
 Origin = Literal["message", "task"]
 Role = Literal["system", "user", "assistant", "tool"]
@@ -113,11 +114,12 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The durable record of one turn: who asked, what, state, attempts.
 
-    `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the
-    owner, `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may
-    start. `started_us` is the first start, `attempt_started_us` that of the last attempt. `suspect` says that a process
-    died while it ran this: it may be why. `request` is the accepted command as JSON. `error` is JSON {"code",
-    "message"}; `usage` is JSON.
+    `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the owner,
+    `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may start.
+    `started_us` is the first start, `attempt_started_us` that of the last attempt. `suspect` says that a process died
+    while it ran this: it may be why. `parent_id` is the turn that started it as a child, `depth` levels down. A turn
+    that waits has in `waits_for` for what, in `waiting` (JSON) what people are told of it, and `run_at_us` is when it
+    waits no longer. `request` is the accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
     """
 
     turn_id: TurnId
@@ -144,6 +146,15 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 1
     attempt_started_us: int | None = None
     suspect: bool = False
+    parent_id: TurnId | None = None
+    depth: int = 0
+    waits_for: str | None = None
+    waiting: bytes | None = None
+
+    @property
+    def shown_status(self) -> ShownStatus:
+        """The state as people see it: a turn that waits for its children is in one of its own."""
+        return "waiting" if self.status == "queued" and self.waits_for is not None else self.status
 
     def in_line(self, now_us: int) -> bool:
         """Whether a queued task waits for its turn, and not only for its time (a retry keeps its place)."""

@@ -65,6 +65,10 @@ def task_record(row: Row) -> TaskRecord:
         max_attempts=row["max_attempts"],
         attempt_started_us=row["attempt_started_us"],
         suspect=bool(row["suspect"]),
+        parent_id=row["parent_id"],
+        depth=row["depth"],
+        waits_for=row["waits_for"],
+        waiting=_bytes(row["waiting"]),
     )
 
 

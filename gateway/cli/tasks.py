@@ -18,12 +18,12 @@ from gateway.cli.sign_in import API_KEY_VARIABLE, TOKEN_VARIABLE, TokenFile, cre
 from gateway.errors import AuthRequired
 from gateway.settings_loader import environment
 from storage.errors import WunderError
-from storage.records import TaskStatus
+from storage.records import ShownStatus
 
 _PAGE = 200
 _POLL_S = 1.0
 _LATER = frozenset({429, 503})
-_ACTIVE = ("queued", "running")
+_ACTIVE = ("queued", "waiting", "running")
 Pause = Callable[[float], Awaitable[None]]
 
 
@@ -40,7 +40,7 @@ def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
         return command
 
     listing = add("list", list_tasks, "tasks, the newest first")
-    listing.add_argument("--status", choices=get_args(TaskStatus), help="only those in this state")
+    listing.add_argument("--status", choices=get_args(ShownStatus), help="only those in this state")
     listing.add_argument("--session", help="only those of this session")
     listing.add_argument("--user", help="whose, with an API key (default: everybody's)")
     listing.add_argument("--limit", type=int, default=50, help="how many at most (default: %(default)s)")
@@ -50,6 +50,9 @@ def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
         ("retry", retry_task, "queue a dead or failed task again"),
     ):
         add(name, action, help_).add_argument("task_id", help="its id, as `wunder tasks list` shows it")
+    answering = add("answer", answer_task, "answer what a turn has asked, so that it goes on")
+    answering.add_argument("task_id", help="its id, as `wunder tasks list --status waiting` shows it")
+    answering.add_argument("answer", help="the answer")
     draining = add("drain", drain, "wait until nothing is queued or running")
     draining.add_argument("--user", help="whose, with an API key (default: everybody's)")
     draining.add_argument("--timeout", type=float, help="seconds after which to give up (default: never)")
@@ -90,9 +93,9 @@ class Tasks:
         self.pause = pause
         self.sees_all = "X-API-Key" in headers
 
-    async def ask(self, method: str, path: str) -> Any:
+    async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The `data` of an answer."""
-        answer = await self._api.request(method, path, headers=self._headers)
+        answer = await self._api.request(method, path, body=body, headers=self._headers)
         return answer["data"]
 
     async def page(self, **filters: Any) -> dict[str, Any]:
@@ -169,6 +172,18 @@ async def retry_task(tasks: Tasks, options: argparse.Namespace) -> int:
     return 0
 
 
+async def answer_task(tasks: Tasks, options: argparse.Namespace) -> int:
+    """0 if the turn goes on; 1 if it has asked nothing."""
+    waiting = (await tasks.ask("GET", _path(options.task_id)))["waiting"] or {}
+    if "call_id" not in waiting:
+        print("wunder tasks: this task waits for no answer", file=sys.stderr)
+        return 1
+    body = {"call_id": waiting["call_id"], "answer": options.answer}
+    task = await tasks.ask("POST", f"{_path(options.task_id)}/answer", body)
+    print(json.dumps(task) if options.json else f"{task['task_id']}  {task['status']}")
+    return 0
+
+
 async def drain(tasks: Tasks, options: argparse.Namespace) -> int:
     """0 as soon as nothing is queued or running, 1 if that was not so in time."""
     now = asyncio.get_running_loop().time
@@ -211,6 +226,8 @@ def _details(task: dict[str, Any]) -> list[str]:
         "priority": task["priority"],
         "attempts": f"{task['attempt']} started, {task['crashes']} crashed, {task['max_attempts']} may fail",
         "created": task["created_at"],
+        "asks": (task.get("waiting") or {}).get("question"),
+        "waits for": " ".join((task.get("waiting") or {}).get("agents", ())) or None,
         "run at": task["run_at"],
         "started": task["started_at"],
         "finished": task["finished_at"],

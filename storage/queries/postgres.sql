@@ -156,9 +156,9 @@ SELECT EXISTS (SELECT 1 FROM fenced) AS fenced, EXISTS (SELECT 1 FROM task) AS d
 -- why: one statement for a burst instead of five for each task. With IS TRUE each list is a hash table, not a join.
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::text[], $9::text[], $10::text[], $11::bigint[], $13::text[]) WITH ORDINALITY
+        $8::text[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::bigint[], $15::text[]) WITH ORDINALITY
     AS g (turn_id, session_id, user_id, idempotency_key, priority, run_at_us, max_attempts, title, agent_id,
-        request, created_us, event, place)
+        request, created_us, parent_id, depth, event, place)
 ), made AS (
     INSERT INTO sessions (session_id, user_id, title, agent_id, archived, created_us, updated_us, epoch, reserved_seq,
         message_count)
@@ -173,13 +173,13 @@ WITH given AS (
     FROM given g WHERE (g.session_id IN (SELECT session_id FROM made)) IS TRUE
 ), added AS (
     INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us, crashes,
-        cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts)
+        cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts, parent_id, depth)
     SELECT turn_id, session_id, user_id, 'queued', 0, request, idempotency_key, created_us, 0, FALSE, 0, 'task', priority,
-        rank, run_at_us IS NULL, run_at_us, 0, max_attempts FROM ranked
+        rank, run_at_us IS NULL, run_at_us, 0, max_attempts, parent_id, depth FROM ranked
     ON CONFLICT DO NOTHING RETURNING turn_id, session_id
 ), told AS (
     INSERT INTO events (session_id, first_seq, seq, turn_id, kind, data, parts, created_us)
-    SELECT g.session_id, 1, 1, g.turn_id, 'queued', g.event, NULL, $12
+    SELECT g.session_id, 1, 1, g.turn_id, 'queued', g.event, NULL, $14
     FROM given g WHERE (g.turn_id IN (SELECT turn_id FROM added)) IS TRUE
 )
 SELECT turn_id FROM added
@@ -207,7 +207,7 @@ WITH suspect AS (
     RETURNING s.session_id, s.title, s.agent_id AS session_agent_id, s.archived, s.created_us AS session_created_us,
         s.updated_us, s.owner_id, s.epoch, s.reserved_seq, s.message_count
 ), claimed AS (
-    UPDATE tasks t SET status = 'running', ready = FALSE, run_at_us = NULL, attempt = t.attempt + 1,
+    UPDATE tasks t SET status = 'running', ready = FALSE, run_at_us = NULL, waits_for = NULL, attempt = t.attempt + 1,
         crashes = t.crashes + CASE t.status WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(t.started_us, $4),
         attempt_started_us = $4
     WHERE t.turn_id = ANY (ARRAY(SELECT turn_id FROM picked))
@@ -241,7 +241,7 @@ WITH due AS (
             AND (n.run_at_us IS NULL OR n.run_at_us <= $1) ORDER BY n.created_us, n.turn_id LIMIT 1)) AS turn_id
     FROM (SELECT DISTINCT session_id FROM owned WHERE owner_id IS NULL) f
 ), come AS (
-    UPDATE tasks t SET run_at_us = NULL, ready = t.ready OR t.turn_id IN (SELECT turn_id FROM first)
+    UPDATE tasks t SET run_at_us = NULL, waits_for = NULL, ready = t.ready OR t.turn_id IN (SELECT turn_id FROM first)
     WHERE t.turn_id = ANY (ARRAY(SELECT turn_id FROM owned UNION SELECT turn_id FROM first)) AND t.status || '' IN ('queued', 'running')
         AND (t.run_at_us IS NULL OR t.run_at_us <= $1)
 )

@@ -164,6 +164,19 @@ async def test_trying_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (shown.out, shown.err) == ("turn_1  queued\n", "wunder tasks: this one is running\n")
 
 
+async def test_answering(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with fake_server() as server:
+        asks = {"task_id": "turn_1", "status": "waiting", "waiting": {"question": "Which?", "call_id": "c1"}}
+        answer(server, "/wunder/tasks/turn_1", asks)
+        answer(server, "/wunder/tasks/turn_1/answer", {"task_id": "turn_1", "status": "queued"})
+        assert await tasks(server, tmp_path, USER, "answer", "turn_1", "that one") == 0
+        assert server.requests[-1] == ("/wunder/tasks/turn_1/answer", {"call_id": "c1", "answer": "that one"})
+        answer(server, "/wunder/tasks/turn_1", {**asks, "waiting": {"agents": ["turn_2"]}})
+        assert await tasks(server, tmp_path, USER, "answer", "turn_1", "that one") == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("turn_1  queued\n", "wunder tasks: this task waits for no answer\n")
+
+
 async def test_draining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with fake_server() as server:
         answer(server, "/wunder/admin/summary", {"tasks": depth(3, 2)})
@@ -189,8 +202,8 @@ async def test_a_user_drains_its_own(tmp_path: Path, capsys: pytest.CaptureFixtu
     async with fake_server() as server:
         answer(server, "/wunder/tasks", {"items": [], "next": None})
         assert await tasks(server, tmp_path, USER, "drain") == 0
-        assert [query["status"] for query in server.queries] == ["queued", "running"]
-    assert capsys.readouterr().out == "0 queued, 0 running\n"
+        assert [query["status"] for query in server.queries] == ["queued", "waiting", "running"]
+    assert capsys.readouterr().out == "0 queued, 0 waiting, 0 running\n"
 
 
 async def test_a_service_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> None:
