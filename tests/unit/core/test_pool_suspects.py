@@ -60,3 +60,17 @@ async def test_one_that_goes_on_crashing_is_given_up_alone(pool_bench: Make) -> 
     await found.ended("p", status="dead")
     await found.ended(*innocents)
     assert [(await found.task(turn)).crashes for turn in innocents] == [1, 1]
+
+
+async def test_upkeep_does_not_take_up_what_the_pool_is_about_to_run(pool_bench: Make) -> None:
+    found = await pool_bench()
+    await crashed(found, "p")
+    gate = found.store.hold("read_events")
+    await found.tell(Wake())
+    await found.store.at_gate.wait()
+    await found.pool._host._upkeep.run_once()
+    gate.set()
+    found.model.let()
+    await found.ended("p")
+    task = await found.task("p")
+    assert (task.attempt, task.crashes) == (2, 1)
