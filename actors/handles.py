@@ -22,7 +22,7 @@ from actors.messages import (
     WakePools,
     encode,
 )
-from actors.replies import Location, Permit, PermitAnswers, Reply, decode_reply
+from actors.replies import Draining, Location, Permit, PermitAnswers, Reply, decode_reply
 from storage.records import OwnerId, SessionId, UserId
 
 R = TypeVar("R", bound=Reply)
@@ -81,7 +81,7 @@ class DirectoryHandle:
         self.call = call
         # So the directory hears a session's release and its next request in that order.
         self._permits: Gathering[Acquire | Release, Permit | None] = Gathering("permit-calls", self._ask_permits)
-        self._wakes: Gathering[None, None] = Gathering("wake-pools", self._wake_pools)
+        self._wakes: Gathering[None, float | None] = Gathering("wake-pools", self._wake_pools)
 
     async def locate(
         self,
@@ -107,13 +107,12 @@ class DirectoryHandle:
     async def _ask_permits(self, calls: list[Acquire | Release]) -> tuple[Permit | None, ...]:
         return (await ask(self.call, PermitCalls(calls=tuple(calls)), PermitAnswers)).permits
 
-    async def wake_pools(self) -> None:
-        """There are tasks for the pools; a burst of these is few calls."""
-        await self._wakes.ask(None)
+    async def wake_pools(self) -> float | None:
+        """There are tasks for the pools; a burst of these is few calls. How many leave them per second, if known."""
+        return await self._wakes.ask(None)
 
-    async def _wake_pools(self, wakes: list[None]) -> list[None]:
-        await tell(self.call, WakePools())
-        return wakes
+    async def _wake_pools(self, wakes: list[None]) -> list[float | None]:
+        return [(await ask(self.call, WakePools(), Draining)).per_s] * len(wakes)
 
     async def passivated(self, actor: str, session_ids: tuple[SessionId, ...]) -> None:
         await tell(self.call, Passivated(actor=actor, session_ids=session_ids))

@@ -196,11 +196,11 @@ class Batch(Command, tag="b", frozen=True):
 
 
 class WakePools(Command, tag="wake_pools", frozen=True):
-    """There are tasks for the pools: to the directory, which tells each of them."""
+    """There are tasks for the pools: to the directory, which tells each of them. It answers how fast they are."""
 
 
 class Wake(Command, tag="wake", frozen=True):
-    """To a pool: look for tasks now."""
+    """To a pool: look for tasks now. It answers how fast it is."""
 
 
 class PickUp(Command, tag="pick_up", frozen=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from actors.task_metrics import TaskMetrics
+
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -37,5 +39,6 @@ class GatewayMetrics:
             "wunder_loop_lag_seconds", "Greatest lag of the event loop since the last scrape.", registry=r
         )
         self.process = Gauge(
-            "wunder_process", "Numbers of this node's other processes.", ("process", "number"), registry=r
+            "wunder_process", "Numbers of the cluster's other processes.", ("process", "number"), registry=r
         )
+        self.background = TaskMetrics(r)

@@ -25,6 +25,7 @@ from storage.store import AsyncStorageBackend
 
 _BATCH = 200
 _RETRY_AFTER_S = 5.0
+_RATE_VALID_S = 60.0
 
 
 class WantedTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +43,14 @@ class WantedTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """An accepted task; `position` counts the tasks of everybody that are queued before it."""
+    """An accepted task; `position` counts the queued tasks of everybody, this one included.
+
+    `estimated_wait_s` is None where nothing is known about it.
+    """
 
     task: TaskRecord
     position: int
+    estimated_wait_s: float | None = None
 
 
 class TaskIntake:
@@ -68,6 +73,8 @@ class TaskIntake:
             "enqueue-tasks", self._enqueue, most=_BATCH, apart=lambda error: not error.retryable
         )
         self._background = Background()
+        self._per_s: float | None = None
+        self._per_s_until_s = 0.0
 
     async def close(self) -> None:
         await self._enqueuing.stop()
@@ -79,6 +86,12 @@ class TaskIntake:
         if isinstance(recorded, WunderError):
             raise recorded
         return recorded
+
+    def wait_s(self, position: int) -> float | None:
+        """How long the tasks before it take at the rate at which the pools work; None if that was not told lately."""
+        if not self._per_s or self._clock.monotonic_s() > self._per_s_until_s:
+            return None
+        return round((position - 1) / self._per_s, 1)
 
     async def _enqueue(self, wanted: list[WantedTask]) -> list[Recorded | WunderError]:
         now_us = self._clock.now_us()
@@ -128,8 +141,11 @@ class TaskIntake:
             depth=one.depth,
         )
         session = new_session(command, now_us) if command.create else None
-        event = encode_json({"position": position, "reason": "run_at" if later else "background"})
-        return NewTask(task=task, session=session, event=event)
+        data: dict[str, Any] = {"position": position, "reason": "run_at" if later else "background"}
+        # A task of a session that there is waits for what that does first.
+        if session is not None and not later and (wait_s := self.wait_s(position)) is not None:
+            data["estimated_wait_s"] = wait_s
+        return NewTask(task=task, session=session, event=encode_json(data))
 
     def announce(self, outcomes: Sequence[Enqueued]) -> None:
         """Tell the pools once for all of them, and each owner of its own."""
@@ -148,7 +164,8 @@ class TaskIntake:
 
     async def _wake_pools(self) -> None:
         try:
-            await self._directory.wake_pools()
+            self._per_s = await self._directory.wake_pools()
+            self._per_s_until_s = self._clock.monotonic_s() + _RATE_VALID_S
         except WunderError as error:
             log.warning("pools_not_woken", message=error.message)
 
@@ -167,6 +184,7 @@ def _answers(
         if outcome.task is None:
             found.append(SessionNotFound("there is no such session"))
         else:
-            position = int(msgspec.json.decode(answer.event)["position"])
-            found.append(Recorded(outcome.task, 0 if outcome.duplicate else position))
+            data = msgspec.json.decode(answer.event)
+            place = (0, None) if outcome.duplicate else (data["position"], data.get("estimated_wait_s"))
+            found.append(Recorded(outcome.task, *place))
     return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from actors.errors import WunderError
@@ -201,9 +201,10 @@ class TurnQueue:
     def _too_early(self, task: TaskRecord) -> bool:
         return task.run_at_us is not None and task.run_at_us > self._services.clock.now_us()
 
-    async def run_claimed(self, task: TaskRecord, finish: FinishTurn) -> None:
+    async def run_claimed(self, task: TaskRecord, finish: FinishTurn, before: Callable[[], Awaitable[None]]) -> None:
         """Run a task that was claimed with this session, to its end or until it is to be tried again."""
         async with self.lock:
+            await before()
             self._session.crashed = None
             await self._history.load()
             begin, opening = await self._history.begin_again(task) if task.attempt > 1 else self._history.begin(task)
@@ -341,6 +342,7 @@ class TurnQueue:
         terminal = Draft(TERMINAL, task.turn_id, {"status": status, "stop_reason": status})
         with self._giving_up_on_failure():
             if await self._stream.commit([terminal], write):
+                self._services.ended[status] += 1
                 self._services.children.ended(task, status)
 
     async def acquire(self, *, wait: bool) -> Permit:

@@ -119,6 +119,7 @@ class Health:
         for state, (tasks, oldest_s) in queue.items():
             self.metrics.tasks.labels(state).set(tasks)
             self.metrics.tasks_oldest.labels(state).set(oldest_s)
+        self.metrics.background.update(described)
         for name, description in described.items():
             for number, value in description.gauges.items():
                 self.metrics.process.labels(name, number).set(value)

@@ -11,6 +11,9 @@ from gateway.turns import Turns
 from storage.records import TaskRecord, UserId
 from storage.store import AsyncStorageBackend
 
+_POSITION_MOST = 1000
+"""Further behind a place is not told: looking it up would cost more than it says."""
+
 
 class Tasks:
     """Accepts and repeats background tasks."""
@@ -51,6 +54,13 @@ class Tasks:
             )
         self._intake.announce([answered])
         return answered.task
+
+    async def place(self, task: TaskRecord) -> tuple[int | None, float | None]:
+        """Where a queued task stands now and how long it may wait (s); None for what is not known."""
+        if task.shown_status != "queued":
+            return None, None
+        position = await self._store.queue_position(task.turn_id, most=_POSITION_MOST)
+        return position, None if position is None else self._intake.wait_s(position)
 
     async def retry(self, task: TaskRecord) -> TaskRecord:
         """Queue a dead or failed task again."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from storage.database import Database
 from storage.merged_turn_writer import EVENT_COLUMNS, MESSAGE_COLUMNS
 from storage.queue_writer import Finish, FinishedTurn, claimed_task
-from storage.records import ClaimedTask, NewTask, OwnerId, SessionRecord, TurnId
+from storage.records import ClaimedTask, NewTask, OwnerId, SessionId, SessionRecord, TurnId
 from storage.rows import columns, event_rows, message_rows, plain_text
 from storage.turn_writer import completion_params
 
@@ -41,8 +41,10 @@ class MergedQueueWriter:
         added = await self._db.fetch("enqueue_new_tasks", *columns(rows, 13), now_us, data)
         return {row["turn_id"] for row in added}
 
-    async def claim(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
-        rows = await self._db.fetch("claim_tasks", owner_id, limit, seq_block, now_us)
+    async def claim(
+        self, owner_id: OwnerId, *, limit: int, suspects: int, seq_block: int, now_us: int
+    ) -> list[ClaimedTask]:
+        rows = await self._db.fetch("claim_tasks", owner_id, limit, seq_block, now_us, min(suspects, limit))
         claimed = []
         for row in rows:
             session = SessionRecord(
@@ -60,6 +62,10 @@ class MergedQueueWriter:
             )
             claimed.append(claimed_task(row, session, row["last_seq"], seq_block, row["was"]))
         return claimed
+
+    async def promote_due(self, *, limit: int, now_us: int) -> list[tuple[SessionId, OwnerId | None]]:
+        rows = await self._db.fetch("promote_due", now_us, limit)
+        return [(row["session_id"], row["owner_id"]) for row in rows]
 
     async def finish_and_leave(self, turns: Sequence[FinishedTurn]) -> list[Finish]:
         ends = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from storage.children import ChildTopic
 from storage.events import EventTopic
@@ -28,6 +28,16 @@ class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, ChildTopic, 
 
     def statements(self) -> Mapping[str, int]:
         return self._db.statements()
+
+    @property
+    def notifies(self) -> bool:
+        return self._db.notifies
+
+    def notify(self, topic: str) -> None:
+        self._db.notify(topic)
+
+    async def listen(self, topic: str, on_notified: Callable[[], None]) -> None:
+        await self._db.listen(topic, on_notified)
 
     async def close(self) -> None:
         await self._db.close()

@@ -65,6 +65,7 @@ class TaskTopic(StoreTopic):
     async def resume_turn(self, fence: Fence, turn_id: TurnId, *, now_us: int) -> TaskRecord | None:
         async def resume(tx: Runner) -> TaskRecord | None:
             await check_fence(tx, fence)
+            await tx.execute("record_crash", turn_id, now_us)
             return maybe_task(await tx.fetchrow("resume_turn", turn_id, fence.session_id, now_us))
 
         return await self._db.transact(resume)

@@ -97,6 +97,15 @@ class Served:
             process.send_signal(signal.SIGKILL)
         return [process.pid for process in killed]
 
+    def kill_caller(self, port: int, from_port: int) -> list[int]:
+        """SIGKILL to the process of the service that has this connection to a port; its id."""
+        for process in self.family()[1:]:
+            connections = process.net_connections("tcp4") if process.is_running() else []
+            if any(c.raddr and (c.laddr.port, c.raddr.port) == (from_port, port) for c in connections):
+                process.send_signal(signal.SIGKILL)
+                return [process.pid]
+        return []
+
     def stop(self) -> int:
         """SIGTERM, as an operator would; the exit code."""
         assert self._process is not None

@@ -14,6 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from actors.errors import ServiceUnavailable
 from actors.handles import DirectoryHandle
+from actors.histogram import Durations
 from actors.messages import AnyCommand, Describe
 from actors.replies import Description, Reply
 from gateway.health import Health
@@ -190,3 +191,20 @@ async def test_the_summary_tells_of_pools(bench: Bench) -> None:
     summary = await bench.summary()
     assert summary["pools"] == {"pool-1": {"pool_slots": 32.0, "pool_claimed": 7.0}}
     assert list(summary["actors"]) == ["actor-1"]
+
+
+async def test_the_numbers_of_pools_are_histograms_and_counters_by_node() -> None:
+    bench = Bench()
+    runs = Durations()
+    runs.add(0.3)
+    described = Description(
+        gauges={"pool_claims": 7.0, "pool_slots_in_use": 2.0},
+        info={"node_id": "node-1"},
+        histograms={"wunder_task_run_seconds": runs.histogram()},
+    )
+    bench.reach.answers["actor-1"] = lambda _: described
+    text = await bench.metrics()
+    assert 'wunder_task_run_seconds_bucket{le="0.25",node="node-1"} 0.0' in text
+    assert 'wunder_task_run_seconds_bucket{le="0.5",node="node-1"} 1.0' in text
+    assert 'wunder_task_claims_total{node="node-1"} 7.0' in text
+    assert 'wunder_task_slots_in_use{node="node-1"} 2.0' in text
