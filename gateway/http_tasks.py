@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
 
-from actors.clock import isoformat
 from actors.errors import InvalidRequest, NotFound
 from gateway.auth import Auth, Principal
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
+from gateway.pages import next_cursor, page_cursor, time_of
 from gateway.protocol import AnswerBody, TaskBody
 from gateway.tasks import Tasks
 from gateway.turns import Turns
@@ -60,10 +58,10 @@ class TaskHandlers:
             None if everybody else self._auth.acting_user(principal, query.get("user_id")),
             status=status,
             session_id=SessionId(session_id) if session_id else None,
-            before=_cursor(query.get("cursor")),
+            before=page_cursor(query.get("cursor")),
             limit=(limit := number(query, "limit", default=50, low=1, high=200)),
         )
-        following = _encode_cursor(tasks[-1]) if len(tasks) == limit else None
+        following = next_cursor(tasks[-1].created_us, tasks[-1].turn_id) if len(tasks) == limit else None
         return ok({"items": [task_view(task) for task in tasks], "next": following})
 
     async def inspect(self, request: web.Request) -> web.Response:
@@ -117,10 +115,10 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "error": msgspec.Raw(task.error) if task.error else None,
         "usage": msgspec.Raw(task.usage) if task.usage else None,
         "stop_reason": task.stop_reason,
-        "run_at": _time(task.run_at_us),
-        "created_at": _time(task.created_us),
-        "started_at": _time(task.started_us),
-        "finished_at": _time(task.finished_us),
+        "run_at": time_of(task.run_at_us),
+        "created_at": time_of(task.created_us),
+        "started_at": time_of(task.started_us),
+        "finished_at": time_of(task.finished_us),
     }
 
 
@@ -131,8 +129,8 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
             "attempt": attempt.attempt,
             "outcome": attempt.outcome,
             "error": msgspec.Raw(attempt.error) if attempt.error else None,
-            "started_at": _time(attempt.started_us),
-            "finished_at": _time(attempt.finished_us),
+            "started_at": time_of(attempt.started_us),
+            "finished_at": time_of(attempt.finished_us),
         }
         for attempt in attempts
     ]
@@ -143,26 +141,5 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
             "outcome": task.shown_status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
-        found.append({**last, "started_at": _time(task.attempt_started_us), "finished_at": _time(task.finished_us)})
+        found.append({**last, "started_at": time_of(task.attempt_started_us), "finished_at": time_of(task.finished_us)})
     return found
-
-
-def _time(us: int | None) -> str | None:
-    return None if us is None else isoformat(us)
-
-
-def _encode_cursor(task: TaskRecord) -> str:
-    return base64.urlsafe_b64encode(f"{task.created_us}:{task.turn_id}".encode()).decode().rstrip("=")
-
-
-def _cursor(text: str | None) -> tuple[int, str] | None:
-    """Where a page ended; `InvalidRequest` for anything that no page has given."""
-    if text is None:
-        return None
-    try:
-        created, separator, turn_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(":")
-        if separator and turn_id and created.isdigit() and len(created) < 18:
-            return int(created), turn_id
-    except (binascii.Error, ValueError):
-        pass
-    raise InvalidRequest("cursor: not a cursor that a page has given", field="cursor")

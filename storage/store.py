@@ -35,6 +35,7 @@ from storage.records import (
     UserId,
     UserRecord,
 )
+from storage.schedule_store import ScheduleStorage
 
 
 class UserStorage(Protocol):
@@ -354,7 +355,7 @@ class EventStorage(Protocol):
 
 
 class AsyncStorageBackend(
-    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ChildStorage, EventStorage, Protocol
+    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ChildStorage, ScheduleStorage, EventStorage, Protocol
 ):
     """The whole store, and its life."""
 
