@@ -13,7 +13,7 @@ from actors.errors import WunderError
 from gateway.settings import Settings
 
 HIDDEN = "***"
-_SECRETS = frozenset({"api_key", "bootstrap_admin_password"})
+_SECRETS = frozenset({"api_key", "bootstrap_admin_password", "secrets_keys", "secret", "old_secrets"})
 _LONGEST = 60
 
 
@@ -100,6 +100,8 @@ def describe(settings: Settings) -> dict[str, Any]:
 def _hide(key: str, value: object) -> object:
     if isinstance(value, dict):
         return {name: _hide(f"{key}.{name}", item) for name, item in value.items()}
+    if isinstance(value, list | tuple) and is_secret(key):
+        return [HIDDEN for _ in value]
     if isinstance(value, str) and value:
         if is_secret(key):
             return HIDDEN

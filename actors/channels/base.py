@@ -1,8 +1,8 @@
 """What the outbox asks of a channel: send one delivery, once, and say what became of it.
 
-    Sent      the provider has it
-    Refused   the provider (or our own guard) said no; the retry table of `retries` says whether that is for good
-    Lost      the request left and no answer came: it may have had its effect
+Sent      the provider has it
+Refused   the provider (or our own guard) said no; the retry table of `retries` says whether that is for good
+Lost      the request left and no answer came: it may have had its effect
 """
 
 from __future__ import annotations

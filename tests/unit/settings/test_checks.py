@@ -23,6 +23,8 @@ GOOD = [
     "sessions: {lease_renew_s: 1, lease_stop_s: 2, lease_s: 3}",
     "security: {api_key: short}",
     "agent_queue: {lease_s: 10.5}",
+    "channels: {outbox: {per_channel: {slack: {per_account: 1}}}}",
+    "channels: {webhooks: {secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, allow_hosts: [10.0.0.0/8]}}",
     "agent_queue: {retry_base_ms: 500, retry_max_ms: 500}",
 ]
 BAD = [
@@ -60,6 +62,11 @@ BAD = [
     ("gateway: {allowed_origins: ['*']}", ["gateway.allowed_origins"]),
     ("gateway: {allowed_origins: ['https://a/path', 'https://*.a']}", ["gateway.allowed_origins"] * 2),
     ("gateway: {request_timeout_s: 5}", ["gateway.owner_timeout_s"]),
+    ("security: {secrets_keys: [short]}", ["security.secrets_keys"]),
+    ("channels: {webhooks: {secret: short}}", ["channels.webhooks.secret"]),
+    ("channels: {webhooks: {old_secrets: [whsec_]}}", ["channels.webhooks.old_secrets"]),
+    ("channels: {webhooks: {allow_hosts: ['*']}}", ["channels.webhooks.allow_hosts"]),
+    ("channels: {outbox: {breaker_rest_s: 301}}", ["channels.outbox.breaker_max_rest_s"]),
     ("security: {bootstrap_admin_password: short}", ["security.bootstrap_admin_password"]),
 ]
 
