@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from actors.channels.accounts import ACCOUNT_NAME
+from actors.channels.accounts import problems as account_problems
 from actors.channels.signing import SECRET_FORM, is_signing_secret
 from actors.secrets import KEY_HINT, is_key
 from actors.tools.egress import EgressPolicy
@@ -145,6 +147,29 @@ def _channels(settings: Settings) -> Iterator[Problem]:
         yield Problem("channels.outbox.breaker_max_rest_s", what, reads=("channels.outbox.breaker_rest_s",))
 
 
+def _channel_accounts(settings: Settings) -> Iterator[Problem]:
+    channels, agents = settings.channels, settings.llm.agents
+    for name, account in channels.accounts.items():
+        key = f"channels.accounts.{name}"
+        if not ACCOUNT_NAME.fullmatch(name):
+            yield Problem(key, "expected a name of at most 64 letters, digits, -, _ or .")
+        for setting, what in account_problems(account):
+            yield Problem(f"{key}.{setting}", what, reads=(f"{key}.channel",))
+        if account.agent and account.agent not in agents:
+            yield Problem(f"{key}.agent", _no_agent(account.agent, agents))
+    for name, binding in channels.bindings.items():
+        if binding.agent and binding.agent not in agents:
+            yield Problem(f"channels.bindings.{name}.agent", _no_agent(binding.agent, agents))
+    try:
+        EgressPolicy(channels.allow_hosts)
+    except ValueError as error:
+        yield Problem("channels.allow_hosts", str(error))
+
+
+def _no_agent(agent: str, agents: Collection[str]) -> str:
+    return f"expected a name in llm.agents ({', '.join(sorted(agents)) or 'none'}) or nothing, got {agent!r}"
+
+
 def _deadlines(settings: Settings) -> Iterator[Problem]:
     gateway = settings.gateway
     if gateway.owner_timeout_s >= gateway.request_timeout_s:
@@ -178,5 +203,6 @@ _RULES: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _networks,
     _secrets,
     _channels,
+    _channel_accounts,
     _deadlines,
 )

@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
+from actors.channels.accounts import SECRETS as CHANNEL_SECRETS
 from actors.errors import WunderError
 from gateway.settings import Settings
 
 HIDDEN = "***"
-_SECRETS = frozenset({"api_key", "bootstrap_admin_password", "secrets_keys", "secret", "old_secrets"})
+_SECRETS = frozenset({"api_key", "bootstrap_admin_password", "secrets_keys", "secret", "old_secrets"}) | CHANNEL_SECRETS
 _LONGEST = 60
 
 

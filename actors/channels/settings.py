@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from actors.settings import ActorSettings, Count, Section
 from storage.settings import Seconds
+
+ChannelName = Literal["webhook", "slack", "telegram", "feishu", "whatsapp", "email"]
+SessionStrategy = Literal["per_peer", "main", "thread"]
 
 
 class ChannelLimits(Section, frozen=True):
@@ -46,9 +49,60 @@ class WebhooksSettings(Section, frozen=True):
     public: bool = True
 
 
-class ChannelsSettings(Section, frozen=True):
-    """The ways out."""
+class ChannelAccountSettings(Section, frozen=True):
+    """One entry of `channels.accounts`: which provider, its credentials, and how its messages are worked on.
 
+    Which credentials a provider needs is in actors/channels/accounts.py. `messages_per_minute` and `max_active` of 0
+    mean no limit.
+    """
+
+    channel: ChannelName = "webhook"
+    enabled: bool = True
+    agent: str = ""
+    user_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:@-]{0,128}$")] = ""
+    session: SessionStrategy = "per_peer"
+    messages_per_minute: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    max_active: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    base_url: str = ""
+    url: str = ""
+    signing_secret: str = ""
+    bot_token: str = ""
+    secret_token: str = ""
+    app_id: str = ""
+    app_secret: str = ""
+    encrypt_key: str = ""
+    verification_token: str = ""
+    access_token: str = ""
+    phone_number_id: str = ""
+    smtp_host: str = ""
+    smtp_port: Annotated[int, Meta(ge=1, le=65_535)] = 587
+    smtp_tls: Literal["starttls", "implicit", "none"] = "starttls"
+    username: str = ""
+    password: str = ""
+    sender: str = ""
+
+
+class ChannelBindingSettings(Section, frozen=True):
+    """One entry of `channels.bindings`: messages that fit everything that is given go to this agent."""
+
+    channel: Literal["", "webhook", "slack", "telegram", "feishu", "whatsapp", "email"] = ""
+    account: str = ""
+    peer_kind: Literal["", "direct", "group"] = ""
+    peer: str = ""
+    agent: str = ""
+    session: Literal["", "per_peer", "main", "thread"] = ""
+
+
+class ChannelsSettings(Section, frozen=True):
+    """Accounts at messaging providers, and the ways out."""
+
+    accounts: dict[str, ChannelAccountSettings] = msgspec.field(default_factory=dict)
+    bindings: dict[str, ChannelBindingSettings] = msgspec.field(default_factory=dict)
+    allow_hosts: tuple[str, ...] = ()
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 1_048_576
+    timeout_s: Seconds = 15.0
+    accounts_cache_s: Seconds = 5.0
+    keep_messages_s: Annotated[float, Meta(ge=604_800)] = 1_209_600.0
     outbox: OutboxSettings = OutboxSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
 
