@@ -111,4 +111,5 @@ class Janitor:
                 break
         self._removed += await store.delete_expired_credentials(now_us)
         await store.forget_idempotency_keys(now_us - int(storage.idempotency_retention_s * 1e6))
+        await store.delete_channel_messages(now_us - int(storage.channel_messages_retention_s * 1e6))
         await store.delete_lapsed_owners(older_than_s=_OWNER_MEMORY_S)

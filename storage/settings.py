@@ -21,3 +21,4 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     slow_statement_ms: Annotated[float, Meta(gt=0)] = 200.0
     events_retention_s: Annotated[float, Meta(ge=60)] = 86_400.0
     idempotency_retention_s: Annotated[float, Meta(ge=60)] = 86_400.0
+    channel_messages_retention_s: Annotated[float, Meta(ge=604_800)] = 1_209_600.0

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from storage.channels import ChannelTopic
 from storage.events import EventTopic
 from storage.migrate import migrate
 from storage.owners import OwnerTopic
 from storage.sessions import SessionTopic
-from storage.task_queue import TaskQueueTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, EventTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, ChannelTopic, EventTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:

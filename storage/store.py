@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from storage.channel_records import ChannelStorage
 from storage.queue_writer import FinishedTurn
 from storage.records import (
     Accepted,
@@ -298,7 +299,9 @@ class EventStorage(Protocol):
         """Retention: remove old events of these kinds, at most `limit` rows a call."""
 
 
-class AsyncStorageBackend(UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, Protocol):
+class AsyncStorageBackend(
+    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, ChannelStorage, Protocol
+):
     """The whole store, and its life."""
 
     async def open(self) -> None:

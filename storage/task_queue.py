@@ -60,19 +60,7 @@ class TaskQueueTopic(TaskTopic):
         task = item.task
 
         async def body(tx: Runner) -> Enqueued | None:
-            if item.session is not None:
-                await tx.execute("create_session", *new_session_params(item.session))
-            session = await tx.fetchrow("lock_session", task.session_id)
-            row = await tx.fetchrow("get_session", task.session_id) if session is not None else None
-            if row is None or row["user_id"] != task.user_id:
-                return Enqueued(task=None)
-            live = await tx.fetchrow("owner_is_live", row["owner_id"])
-            owner_id: OwnerId | None = row["owner_id"] if live is not None and live["live"] else None
-            line = await tx.fetchrow("has_line", task.session_id, now_us)
-            ready = owner_id is None and task.run_at_us is None and not (line is not None and line["found"])
-            if not await enqueue_step(tx, item, ready=ready, now_us=now_us):
-                return None
-            return Enqueued(task=task, owner_id=owner_id if task.run_at_us is None else None)
+            return await enqueue_locked(tx, item, now_us)
 
         recorded = await self._db.transact(body)
         if recorded is None and (recorded := await self._earlier(task)) is None:
@@ -203,3 +191,21 @@ class TaskQueueTopic(TaskTopic):
     async def queue_states(self) -> dict[str, tuple[int, int]]:
         rows = await self._db.fetch("queue_states")
         return {row["status"]: (row["tasks"], row["oldest_us"]) for row in rows}
+
+
+async def enqueue_locked(tx: Runner, item: NewTask, now_us: int) -> Enqueued | None:
+    """Record a task, its session's row locked; None if it is known, no task in it if the session is somebody else's."""
+    task = item.task
+    if item.session is not None:
+        await tx.execute("create_session", *new_session_params(item.session))
+    session = await tx.fetchrow("lock_session", task.session_id)
+    row = await tx.fetchrow("get_session", task.session_id) if session is not None else None
+    if row is None or row["user_id"] != task.user_id:
+        return Enqueued(task=None)
+    live = await tx.fetchrow("owner_is_live", row["owner_id"])
+    owner_id: OwnerId | None = row["owner_id"] if live is not None and live["live"] else None
+    line = await tx.fetchrow("has_line", task.session_id, now_us)
+    ready = owner_id is None and task.run_at_us is None and not (line is not None and line["found"])
+    if not await enqueue_step(tx, item, ready=ready, now_us=now_us):
+        return None
+    return Enqueued(task=task, owner_id=owner_id if task.run_at_us is None else None)

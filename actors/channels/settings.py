@@ -102,7 +102,6 @@ class ChannelsSettings(Section, frozen=True):
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 1_048_576
     timeout_s: Seconds = 15.0
     accounts_cache_s: Seconds = 5.0
-    keep_messages_s: Annotated[float, Meta(ge=604_800)] = 1_209_600.0
     outbox: OutboxSettings = OutboxSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
 
