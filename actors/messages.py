@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from actors.channels.origin import ChannelOrigin
 from actors.replies import Event, Reply
 from storage.records import OwnerId, SessionId, TurnId, UserId
 
@@ -22,7 +23,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
 class Submit(Command, tag="submit", frozen=True):
     """Accept a turn. `gateway` follows the session from here on, if given (`number` as in `Follow`).
 
-    `again` says that an earlier try with this `turn_id` had no answer and may have been accepted.
+    `again` says that an earlier try with this `turn_id` had no answer and may have been accepted. A turn that came over
+    a `channel` is answered there.
     """
 
     session_id: SessionId
@@ -41,6 +43,7 @@ class Submit(Command, tag="submit", frozen=True):
     gateway: str | None = None
     number: int = 0
     again: bool = False
+    channel: ChannelOrigin | None = None
 
 
 class CancelTurn(Command, tag="cancel", frozen=True):

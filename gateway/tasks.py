@@ -90,14 +90,23 @@ class Tasks:
             raise InvalidRequest(
                 f"task_id: only a dead or failed task can be tried again, this one is {task.status}", field="task_id"
             )
-        self._announce([requeued])
+        self.announce([requeued])
         return requeued.task
+
+    async def refuse_if_full(self, user_id: UserId) -> None:
+        """`ServiceUnavailable` or `UserQuotaExceeded` if a further task of this user would be refused."""
+        refusal = self._full(user_id, await self._store.queue_depth([user_id], most=self._most))
+        if refusal is not None:
+            raise refusal
+
+    @property
+    def _most(self) -> int:
+        return max(self._settings.max_queued, self._settings.max_queued_per_user) + 1
 
     async def _enqueue(self, wanted: list[_Wanted]) -> list[Recorded | WunderError]:
         now_us = self._clock.now_us()
         users = list({one.command.user_id for one in wanted})
-        most = max(self._settings.max_queued, self._settings.max_queued_per_user) + 1
-        depth = await self._store.queue_depth(users, most=most)
+        depth = await self._store.queue_depth(users, most=self._most)
         answers: list[Recorded | WunderError | NewTask] = []
         for one in wanted:
             refusal = self._full(one.command.user_id, depth)
@@ -109,7 +118,7 @@ class Tasks:
             depth = msgspec.structs.replace(depth, total=depth.total + 1)
         items = [answer for answer in answers if isinstance(answer, NewTask)]
         outcomes = await self._store.enqueue_tasks(items, now_us=now_us) if items else []
-        self._announce(outcomes)
+        self.announce(outcomes)
         return _answers(answers, outcomes)
 
     def _full(self, user_id: UserId, depth: QueueDepth) -> WunderError | None:
@@ -124,30 +133,18 @@ class Tasks:
 
     def _new_task(self, one: _Wanted, position: int, now_us: int) -> NewTask:
         command, body = one.command, one.body
-        task = task_of(command, "queued", 0, now_us)
         run_at_us = None if body.run_at is None else round(body.run_at.timestamp() * 1_000_000)
-        later = run_at_us is not None and run_at_us > now_us
-        task = msgspec.structs.replace(
-            task,
-            origin="task",
+        return background_task(
+            command,
+            reason="background",
+            position=position,
+            now_us=now_us,
             priority=body.priority,
-            run_at_us=run_at_us if later else None,
+            run_at_us=run_at_us,
             max_attempts=body.max_attempts or self._settings.max_retries + 1,
         )
-        session = None
-        if command.create:
-            session = SessionRecord(
-                session_id=command.session_id,
-                user_id=command.user_id,
-                title=title_of(command.content),
-                agent_id=command.agent_id,
-                created_us=now_us,
-                updated_us=now_us,
-            )
-        event = encode_json({"position": position, "reason": "run_at" if later else "background"})
-        return NewTask(task=task, session=session, event=event)
 
-    def _announce(self, outcomes: Sequence[Enqueued]) -> None:
+    def announce(self, outcomes: Sequence[Enqueued]) -> None:
         """Tell the pools once for all of them, and each owner of its own."""
         owned = {o.task.session_id for o in outcomes if o.task is not None and o.owner_id is not None}
         for session_id in owned:
@@ -167,6 +164,39 @@ class Tasks:
             await self._directory.wake_pools()
         except WunderError as error:
             log.warning("pools_not_woken", message=error.message)
+
+
+def background_task(
+    command: Submit,
+    *,
+    reason: str,
+    position: int = 0,
+    now_us: int,
+    priority: int,
+    run_at_us: int | None,
+    max_attempts: int,
+) -> NewTask:
+    """A command as a task to enqueue; with `create` its session comes along."""
+    later = run_at_us is not None and run_at_us > now_us
+    task = msgspec.structs.replace(
+        task_of(command, "queued", 0, now_us),
+        origin="task",
+        priority=priority,
+        run_at_us=run_at_us if later else None,
+        max_attempts=max_attempts,
+    )
+    session = None
+    if command.create:
+        session = SessionRecord(
+            session_id=command.session_id,
+            user_id=command.user_id,
+            title=title_of(command.content),
+            agent_id=command.agent_id,
+            created_us=now_us,
+            updated_us=now_us,
+        )
+    event = encode_json({"position": position, "reason": "run_at" if later else reason})
+    return NewTask(task=task, session=session, event=event)
 
 
 def _answers(

@@ -21,10 +21,9 @@ from storage.channel_records import (
 from storage.database import Row, Runner
 from storage.errors import Conflict
 from storage.records import Enqueued, SessionId
-from storage.rows import task_record
+from storage.rows import maybe_task
 from storage.task_queue import TaskQueueTopic, enqueue_locked
 
-_ACTIVE = 100
 _LATELY_US = 3_600_000_000
 """Chats that have not written for so long are not counted among an account's turns."""
 
@@ -101,8 +100,7 @@ async def _state_of(tx: Runner, chat: ChatKey) -> ChatState:
     session = await tx.fetchrow("get_session", found["session_id"]) if found is not None else None
     if session is None:
         return ChatState()
-    tasks = [task_record(row) for row in await tx.fetch("active_tasks", session["session_id"], _ACTIVE)]
-    active = next((task for task in tasks if task.status == "running"), tasks[0] if tasks else None)
+    active = maybe_task(await tx.fetchrow("active_tasks", session["session_id"], 1))
     return ChatState(
         session_id=session["session_id"],
         user_id=session["user_id"],

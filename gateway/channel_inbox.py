@@ -1,0 +1,110 @@
+"""Verified messages of channels become tasks: recorded once, with their task, before the provider has its answer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from actors.background import Background
+from actors.channels.accounts import Account
+from actors.channels.inbound import Inbound
+from actors.channels.origin import ChannelOrigin
+from actors.channels.routing import Route, command_of, pace, route
+from actors.clock import Clock
+from actors.errors import WunderError
+from actors.logs import log
+from gateway.protocol import TurnOptions
+from gateway.settings import Settings
+from gateway.tasks import Tasks, background_task
+from gateway.turns import Turns
+from storage.channel_records import Admission, ChannelCommand, ChannelMessage, ChatState
+from storage.records import NewTask, SessionId, TurnId
+from storage.store import AsyncStorageBackend
+
+Taken = Literal["accepted", "duplicate", "command"]
+
+GIVES_WAY = -50
+"""The priority of messages beyond an account's `max_active`: everything else that waits goes first."""
+
+
+class ChannelInbox:
+    """Takes messages in; the turns run as background tasks, and never in the request."""
+
+    def __init__(
+        self, settings: Settings, store: AsyncStorageBackend, clock: Clock, tasks: Tasks, turns: Turns
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._tasks = tasks
+        self._turns = turns
+        self._background = Background()
+
+    async def close(self) -> None:
+        await self._background.stop()
+
+    async def take(self, account: Account, inbound: Inbound) -> Taken:
+        """Record a message; when this returns it is durable. `ServiceUnavailable` while the queue is full."""
+        way = route(account, self._settings.channels.bindings.items(), inbound)
+        now_us = self._clock.now_us()
+        message = ChannelMessage(
+            chat=way.chat,
+            message_id=inbound.message_id,
+            turn_id=TurnId(self._clock.new_id("turn")),
+            session_id=SessionId(self._clock.new_id("ses")),
+            user_id=way.user_id,
+            received_us=now_us,
+        )
+        command = command_of(inbound)
+        if command is not None:
+            return await self._command(message, command)
+        await self._tasks.refuse_if_full(way.user_id)
+
+        def make(admission: Admission) -> NewTask:
+            return self._task(account, way, inbound, message, admission)
+
+        accepted = await self._store.accept_channel_message(message, pace(account.settings), make, now_us=now_us)
+        if accepted.enqueued is None:
+            return "duplicate"
+        self._tasks.announce([accepted.enqueued])
+        return "accepted"
+
+    def _task(
+        self, account: Account, way: Route, inbound: Inbound, message: ChannelMessage, admission: Admission
+    ) -> NewTask:
+        agent = way.agent if way.agent in self._settings.llm.agents else None
+        command = self._turns.command(
+            way.user_id, inbound.text, TurnOptions(), session_id=admission.session_id, agent_id=agent
+        )
+        origin = ChannelOrigin(
+            channel=account.settings.channel,
+            account=account.name,
+            peer=inbound.peer,
+            thread=inbound.reply_thread,
+            reply_to=inbound.reply_to,
+        )
+        command = msgspec.structs.replace(command, turn_id=message.turn_id, create=True, channel=origin)
+        return background_task(
+            command,
+            reason="channel",
+            now_us=message.received_us,
+            priority=GIVES_WAY if admission.gives_way else 0,
+            run_at_us=admission.run_at_us,
+            max_attempts=self._settings.agent_queue.max_retries + 1,
+        )
+
+    async def _command(self, message: ChannelMessage, command: ChannelCommand) -> Taken:
+        state = await self._store.accept_channel_command(message, command)
+        if state is None:
+            return "duplicate"
+        if command == "stop" and state.active is not None:
+            self._background.start(self._stop(state), f"stop-{state.active}")
+        return "command"
+
+    async def _stop(self, state: ChatState) -> None:
+        """Tell the owner; that the cancel was requested is recorded, so nothing of the turn counts if nobody hears."""
+        try:
+            await self._turns.cancel(state.session_id or "", state.user_id, state.active)
+        except WunderError as error:
+            log.warning("stop_not_told", session=state.session_id, message=error.message)
