@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 from storage.events import EventTopic
 from storage.migrate import migrate
+from storage.outbox import OutboxTopic
 from storage.owners import OwnerTopic
 from storage.sessions import SessionTopic
 from storage.task_queue import TaskQueueTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, EventTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, EventTopic, OutboxTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:

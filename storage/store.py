@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from storage.outbox_records import NewOutboxItem
+from storage.outbox_store import OutboxStorage
 from storage.queue_writer import FinishedTurn
 from storage.records import (
     Accepted,
@@ -197,6 +199,7 @@ class TaskStorage(Protocol):
         messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
+        outbox: Sequence[NewOutboxItem] = (),
     ) -> bool:
         """Complete a turn that is queued or running at `attempt`; False if it is not, or if a cancel was
         requested and `status` is "succeeded". Repeating a completion that was recorded gives True again."""
@@ -298,7 +301,9 @@ class EventStorage(Protocol):
         """Retention: remove old events of these kinds, at most `limit` rows a call."""
 
 
-class AsyncStorageBackend(UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, Protocol):
+class AsyncStorageBackend(
+    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, OutboxStorage, Protocol
+):
     """The whole store, and its life."""
 
     async def open(self) -> None:
