@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from storage.channels import ChannelTopic
 from storage.events import EventTopic
 from storage.migrate import migrate
+from storage.outbox import OutboxTopic
 from storage.owners import OwnerTopic
 from storage.sessions import SessionTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, ChannelTopic, EventTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, ChannelTopic, EventTopic, OutboxTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from storage.channel_records import ChannelStorage
+from storage.outbox_records import NewOutboxItem
+from storage.outbox_store import OutboxStorage
 from storage.queue_writer import FinishedTurn
 from storage.records import (
     Accepted,
@@ -198,6 +200,7 @@ class TaskStorage(Protocol):
         messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
+        outbox: Sequence[NewOutboxItem] = (),
     ) -> bool:
         """Complete a turn that is queued or running at `attempt`; False if it is not, or if a cancel was
         requested and `status` is "succeeded". Repeating a completion that was recorded gives True again."""
@@ -300,7 +303,7 @@ class EventStorage(Protocol):
 
 
 class AsyncStorageBackend(
-    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, ChannelStorage, Protocol
+    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, OutboxStorage, ChannelStorage, Protocol
 ):
     """The whole store, and its life."""
 

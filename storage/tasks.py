@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from storage.database import Runner
 from storage.errors import Conflict
+from storage.outbox_records import NewOutboxItem
 from storage.records import (
     Accepted,
     EventRecord,
@@ -95,6 +96,7 @@ class TaskTopic(StoreTopic):
         messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
+        outbox: Sequence[NewOutboxItem] = (),
     ) -> bool:
         end = Completion(
             turn_id=turn_id,
@@ -105,6 +107,7 @@ class TaskTopic(StoreTopic):
             usage=usage,
             stop_reason=stop_reason,
             now_us=now_us,
+            outbox=tuple(outbox),
         )
         if await self._turns.finish(fence, end, messages, events):
             return True
