@@ -11,11 +11,11 @@ from actors.clock import Clock
 from actors.errors import WunderError
 from gateway.accounts import Accounts
 from gateway.auth import AUTH, Auth
+from gateway.channel_services import ChannelServices
 from gateway.connections import Connections
 from gateway.errors import AuthRequired
 from gateway.health import Health
 from gateway.http_auth import add_auth_routes
-from gateway.http_channels import ChannelHandlers
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
 from gateway.http_tasks import TaskHandlers
@@ -26,7 +26,6 @@ from gateway.requests import Requests, RequestServices
 from gateway.settings import Settings
 from gateway.websocket import WebSocketConnection
 
-_CHANNEL = "/wunder/channel/{channel:[a-z0-9_-]{1,32}}/webhook"
 _TASK = "/wunder/tasks/{task_id:[A-Za-z0-9_.:@-]{1,128}}"
 _SESSION = "/wunder/chat/sessions/{session_id:[A-Za-z0-9_.:@-]{1,128}}"
 
@@ -80,7 +79,7 @@ def create_app(
     chat: ChatHandlers,
     tasks: TaskHandlers,
     sockets: SocketHandlers,
-    channels: ChannelHandlers,
+    channels: ChannelServices,
 ) -> web.Application:
     """Everything wired to its path."""
     app = web.Application(client_max_size=settings.gateway.max_body_bytes)
@@ -107,9 +106,7 @@ def create_app(
     router.add_get(_TASK, tasks.inspect)
     router.add_delete(_TASK, tasks.cancel)
     router.add_post(f"{_TASK}/retry", tasks.retry)
-    for path in (_CHANNEL, f"{_CHANNEL}/{{account:[A-Za-z0-9_.-]{{1,64}}}}"):
-        router.add_post(path, channels.webhook)
-        router.add_get(path, channels.webhook, allow_head=False)  # a provider checks that the URL is ours
+    channels.add_routes(app)
     router.add_get("/wunder/admin/summary", health.summary)
     router.add_get("/healthz", health.healthz)
     router.add_get("/readyz", health.readyz)

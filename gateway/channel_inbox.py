@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -10,6 +11,7 @@ from actors.background import Background
 from actors.channels.accounts import Account
 from actors.channels.inbound import Inbound
 from actors.channels.origin import ChannelOrigin
+from actors.channels.replies import command_reply
 from actors.channels.routing import Route, command_of, pace, route
 from actors.clock import Clock
 from actors.errors import WunderError
@@ -19,6 +21,7 @@ from gateway.settings import Settings
 from gateway.tasks import Tasks, background_task
 from gateway.turns import Turns
 from storage.channel_records import Admission, ChannelCommand, ChannelMessage, ChatState
+from storage.outbox_records import NewOutboxItem
 from storage.records import NewTask, SessionId, TurnId
 from storage.store import AsyncStorageBackend
 
@@ -58,7 +61,7 @@ class ChannelInbox:
         )
         command = command_of(inbound)
         if command is not None:
-            return await self._command(message, command)
+            return await self._command(_origin(account, inbound), message, command)
         await self._tasks.refuse_if_full(way.user_id)
 
         def make(admission: Admission) -> NewTask:
@@ -77,13 +80,7 @@ class ChannelInbox:
         command = self._turns.command(
             way.user_id, inbound.text, TurnOptions(), session_id=admission.session_id, agent_id=agent
         )
-        origin = ChannelOrigin(
-            channel=account.settings.channel,
-            account=account.name,
-            peer=inbound.peer,
-            thread=inbound.reply_thread,
-            reply_to=inbound.reply_to,
-        )
+        origin = _origin(account, inbound)
         command = msgspec.structs.replace(command, turn_id=message.turn_id, create=True, channel=origin)
         return background_task(
             command,
@@ -94,8 +91,11 @@ class ChannelInbox:
             max_attempts=self._settings.agent_queue.max_retries + 1,
         )
 
-    async def _command(self, message: ChannelMessage, command: ChannelCommand) -> Taken:
-        state = await self._store.accept_channel_command(message, command)
+    async def _command(self, origin: ChannelOrigin, message: ChannelMessage, command: ChannelCommand) -> Taken:
+        def reply(state: ChatState) -> Sequence[NewOutboxItem]:
+            return command_reply(origin, message.turn_id, command, state, message.received_us)
+
+        state = await self._store.accept_channel_command(message, command, reply)
         if state is None:
             return "duplicate"
         if command == "stop" and state.active is not None:
@@ -108,3 +108,13 @@ class ChannelInbox:
             await self._turns.cancel(state.session_id or "", state.user_id, state.active)
         except WunderError as error:
             log.warning("stop_not_told", session=state.session_id, message=error.message)
+
+
+def _origin(account: Account, inbound: Inbound) -> ChannelOrigin:
+    return ChannelOrigin(
+        channel=account.settings.channel,
+        account=account.name,
+        peer=inbound.peer,
+        thread=inbound.reply_thread,
+        reply_to=inbound.reply_to,
+    )

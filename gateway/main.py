@@ -9,7 +9,6 @@ import ssl
 import msgspec
 from aiohttp import web
 
-from actors.channels.account_book import AccountBook
 from actors.clock import Clock, SystemClock
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import DirectoryHandle, Reach
@@ -17,14 +16,12 @@ from actors.logs import configure_logs, log
 from actors.loop import Loop
 from actors.messages import Batch, Describe, Drain, TokenEnded, decode_command, encode
 from actors.replies import Description, Done, Reply, to_failed
-from actors.secrets import SecretBox
 from gateway.accounts import Accounts
 from gateway.app import SocketHandlers, create_app
 from gateway.auth import Auth
-from gateway.channel_inbox import ChannelInbox
+from gateway.channel_services import ChannelServices
 from gateway.connections import Connections
 from gateway.health import Health
-from gateway.http_channels import ChannelHandlers
 from gateway.http_chat import ChatHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
@@ -88,10 +85,12 @@ class GatewayService:
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
         self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
         tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
-        self._inbox = ChannelInbox(settings, store, clock, self._tasks_service, self._turns)
-        book = AccountBook(settings.channels, store, SecretBox(settings.security.secrets_keys), clock)
-        channels = ChannelHandlers(settings, book, self._inbox, clock, self._health.metrics)
-        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets, channels)
+        self._channels = ChannelServices(
+            settings, store, clock, self.auth, self._tasks_service, self._turns, self._health.metrics
+        )
+        self.app = create_app(
+            settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets, self._channels
+        )
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""
@@ -142,7 +141,7 @@ class GatewayService:
         await self._health.stop()
         for task in list(self._tasks):
             task.cancel()
-        await self._inbox.close()
+        await self._channels.close()
         await self._tasks_service.close()
         await self._turns.close()
         self._hasher.close()

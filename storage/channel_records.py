@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
+from storage.outbox_records import NewOutboxItem
 from storage.records import Enqueued, NewTask, SessionId, TurnId, UserId
 
 
@@ -75,6 +76,10 @@ MakeTask = Callable[[Admission], NewTask]
 """The task of a message, with the session that is to be made if there is none; pure."""
 
 
+MakeReply = Callable[[ChatState], Sequence[NewOutboxItem]]
+"""What a command is answered with; pure."""
+
+
 class ChannelStorage(Protocol):
     """Accounts, and messages that come in."""
 
@@ -89,8 +94,10 @@ class ChannelStorage(Protocol):
         Of concurrent callers with the same message exactly one enqueues. Repeating the call gives the same answer.
         """
 
-    async def accept_channel_command(self, message: ChannelMessage, command: ChannelCommand) -> ChatState | None:
-        """Record a message that is a command, with its effect, in one transaction; None if it came before.
+    async def accept_channel_command(
+        self, message: ChannelMessage, command: ChannelCommand, reply: MakeReply
+    ) -> ChatState | None:
+        """Record a message that is a command, its effect and its answer in one transaction; None if it came before.
 
         `new`: the chat has no session any more. `stop`: a cancel of its active turn is requested.
         """

@@ -16,10 +16,12 @@ from storage.channel_records import (
     ChannelPace,
     ChatKey,
     ChatState,
+    MakeReply,
     MakeTask,
 )
 from storage.database import Row, Runner
 from storage.errors import Conflict
+from storage.outbox_writer import post_step
 from storage.records import Enqueued, SessionId
 from storage.rows import maybe_task
 from storage.task_queue import TaskQueueTopic, enqueue_locked
@@ -65,7 +67,9 @@ class ChannelTopic(TaskQueueTopic):
             return ChannelAccepted(enqueued=Enqueued(task=await self.get_task(message.turn_id)))
         return accepted
 
-    async def accept_channel_command(self, message: ChannelMessage, command: ChannelCommand) -> ChatState | None:
+    async def accept_channel_command(
+        self, message: ChannelMessage, command: ChannelCommand, reply: MakeReply
+    ) -> ChatState | None:
         async def body(tx: Runner) -> ChatState | None:
             if not await record_message(tx, message):
                 return None
@@ -74,6 +78,7 @@ class ChannelTopic(TaskQueueTopic):
                 await tx.execute("delete_channel_peer", *_key(message.chat))
             elif command == "stop" and state.active is not None:
                 await tx.fetchrow("request_cancel", state.active)
+            await post_step(tx, reply(state))
             return state
 
         return await self._db.transact(body)

@@ -1,10 +1,11 @@
-"""The client commands: `wunder chat`, `wunder status` and `wunder tasks`. They speak the public protocol only."""
+"""The client commands: `wunder chat`, `status`, `tasks` and `channels`. They speak the public protocol only."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli.channels import add_channel_parsers, run_channels
 from gateway.cli.chat import run_chat
 from gateway.cli.status import run_status
 from gateway.cli.tasks import add_task_parsers, run_tasks
@@ -12,7 +13,7 @@ from gateway.cli.tasks import add_task_parsers, run_tasks
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
-__all__ = ["add_parsers", "run_chat", "run_status", "run_tasks"]
+__all__ = ["add_parsers", "run_channels", "run_chat", "run_status", "run_tasks"]
 
 DEFAULT_URL = "http://127.0.0.1:18000"
 
@@ -47,3 +48,9 @@ def add_parsers(commands: Commands) -> None:
         epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
     )
     add_task_parsers(tasks, DEFAULT_URL)
+    channels = commands.add_parser(
+        "channels",
+        help="list and try accounts at messaging providers",
+        epilog="For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_channel_parsers(channels, DEFAULT_URL)

@@ -17,6 +17,7 @@ from storage.channel_records import (
     ChatState,
     MakeTask,
 )
+from storage.outbox_records import NewOutboxItem, OutboxFilter
 from storage.records import NewTask, SessionId, TurnId, UserId
 from storage.store import AsyncStorageBackend
 from tests.conformance.store import make
@@ -59,6 +60,10 @@ async def accept(
     store: AsyncStorageBackend, given: ChannelMessage, pace: ChannelPace = NO_LIMIT, now_us: int = NOW_US
 ) -> ChannelAccepted:
     return await store.accept_channel_message(given, pace, maker(given), now_us=now_us)
+
+
+def silent(state: ChatState) -> list[NewOutboxItem]:
+    return []
 
 
 async def accepted(store: AsyncStorageBackend, turn: str, pace: ChannelPace, **fields: str) -> tuple[int | None, int]:
@@ -162,23 +167,37 @@ async def test_with_many_turns_further_ones_give_way(store: AsyncStorageBackend)
 
 async def test_a_command_begins_another_session(store: AsyncStorageBackend) -> None:
     await accept(store, message("m1", "t1", "s-1"))
-    assert await store.accept_channel_command(message("m2", "t2"), "new") == ChatState(
+    assert await store.accept_channel_command(message("m2", "t2"), "new", silent) == ChatState(
         session_id=SessionId("s-1"), user_id=UserId("u1"), active=TurnId("t1")
     )
-    assert await store.accept_channel_command(message("m2", "t3"), "new") is None
+    assert await store.accept_channel_command(message("m2", "t3"), "new", silent) is None
     found = await accept(store, message("m3", "t4", "s-3"))
     assert found.enqueued is not None
     assert found.enqueued.task is not None
     assert found.enqueued.task.session_id == "s-3"
 
 
+async def test_a_command_and_its_answer_are_recorded_once(store: AsyncStorageBackend) -> None:
+    def answer(state: ChatState) -> list[NewOutboxItem]:
+        return [
+            NewOutboxItem(
+                delivery_id="t1-1", channel="slack", account="team", peer="D1", body=b'{"text":"x"}', created_us=NOW_US
+            )
+        ]
+
+    assert await store.accept_channel_command(message("m1", "t1"), "help", answer) == ChatState()
+    assert await store.accept_channel_command(message("m1", "t2"), "help", answer) is None
+    posted = await store.list_outbox(OutboxFilter(), before=None, limit=5)
+    assert [item.delivery_id for item in posted] == ["t1-1"]
+
+
 async def test_a_command_stops_the_active_turn(store: AsyncStorageBackend) -> None:
-    assert await store.accept_channel_command(message("m0", "t0"), "stop") == ChatState()
+    assert await store.accept_channel_command(message("m0", "t0"), "stop", silent) == ChatState()
     for number in (1, 2):
         await accept(store, message(f"m{number}", f"t{number}"))
     await store.register_owner(make.OWNER, "node", lease_s=60)
     await store.claim_tasks(make.OWNER, limit=5, seq_block=64, now_us=NOW_US)
-    state = await store.accept_channel_command(message("m3", "t3"), "stop")
+    state = await store.accept_channel_command(message("m3", "t3"), "stop", silent)
     assert state is not None
     assert state.active == "t1"
     cancelled = [(await store.get_task(TurnId(turn))).cancel_requested for turn in ("t1", "t2")]  # type: ignore[union-attr]

@@ -1,0 +1,57 @@
+"""Every way out, over two guarded clients: one reaches the providers only, one the URLs of webhook accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from actors.channels.accounts import Account
+from actors.channels.base import Outcome
+from actors.channels.email import EmailChannel
+from actors.channels.feishu import FeishuChannel
+from actors.channels.outgoing import Accounts
+from actors.channels.sender import ApiChannel
+from actors.channels.settings import ChannelsSettings
+from actors.channels.slack import SlackChannel
+from actors.channels.telegram import TelegramChannel
+from actors.channels.webhook import WebhookChannel
+from actors.channels.whatsapp import WhatsAppChannel
+from actors.clock import Clock
+from actors.tools.egress import EgressPolicy, GuardedClient
+
+HOSTS = ("slack.com", "api.telegram.org", "open.feishu.cn", "open.larksuite.com", "graph.facebook.com")
+"""Where the providers' APIs are; others are named in `channels.allow_hosts`."""
+_SMTP_PORTS = (25, 465, 587, 2525)
+_MAX_ANSWER_BYTES = 262_144
+
+
+class Providers:
+    """The ways out by their names in the outbox."""
+
+    def __init__(self, settings: ChannelsSettings, accounts: Accounts, clock: Clock) -> None:
+        hosts = settings.allow_hosts
+        limits = {"timeout_s": settings.timeout_s, "max_bytes": _MAX_ANSWER_BYTES}
+        self._known = GuardedClient(EgressPolicy((*HOSTS, *hosts), public=False), **limits)  # type: ignore[arg-type]
+        self._public = GuardedClient(EgressPolicy(hosts), **limits)  # type: ignore[arg-type]
+        ports = tuple(f"mail.invalid:{port}" for port in _SMTP_PORTS)  # public addresses, also at these ports
+        self._email = EmailChannel(accounts, EgressPolicy((*hosts, *ports)), timeout_s=settings.timeout_s)
+        channels: tuple[ApiChannel | EmailChannel, ...] = (
+            SlackChannel(accounts, self._known),
+            TelegramChannel(accounts, self._known),
+            FeishuChannel(accounts, self._known, clock),
+            WhatsAppChannel(accounts, self._known),
+            WebhookChannel(accounts, self._public, clock),
+            self._email,
+        )
+        self.channels: Mapping[str, ApiChannel | EmailChannel] = MappingProxyType({one.name: one for one in channels})
+        self._by_channel = {getattr(one, "channel", "") or one.name: one for one in channels}
+
+    async def check(self, account: Account) -> Outcome:
+        """Try an account with a call that has no effect (a webhook gets a request of type `test`)."""
+        return await self._by_channel[account.settings.channel].check(account.settings)
+
+    async def close(self) -> None:
+        for channel in self.channels.values():
+            await channel.close()
+        await self._known.close()
+        await self._public.close()
