@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from actors.cancellation import Cancelled
-from actors.channels.replies import replies
 from actors.clock import Clock
 from actors.errors import StaleEpoch, UpstreamError, WunderError
 from actors.events import TERMINAL, encode_json
@@ -256,8 +255,7 @@ class TurnRunner:
                 error=error,
                 usage=usage,
                 stop_reason=stop_reason,
-                now_us=(now_us := self._services.clock.now_us()),
-                outbox=replies(running.task, status, answer, error, now_us),
+                now_us=self._services.clock.now_us(),
             )
             return await self._finish_turn(self._session.fence, end, records, rows)
 
@@ -283,7 +281,6 @@ class TurnRunner:
             messages=messages,
             events=events,
             now_us=end.now_us,
-            outbox=end.outbox,
         )
 
     def _messages(self, number: int, bodies: list[dict[str, Any]]) -> list[MessageRecord]:

@@ -68,18 +68,7 @@ class GatewayService:
         self.topics = Topics(name, owners, reach, store, clock, topic_bytes=settings.gateway.topic_buffer_bytes)
         self._turns = Turns(settings, owners, self.topics, clock, gateway=name)
         self.connections = Connections(settings.gateway, self.auth, revalidate_s=settings.auth.revalidate_s)
-        self._health = Health(
-            gateway=name,
-            node_id=node_id,
-            store=store,
-            auth=self.auth,
-            clock=clock,
-            connections=self.connections,
-            topics=self.topics,
-            hasher=self._hasher,
-            directory=directory,
-            reach=reach,
-        )
+        self._health = self._make_health(clock, reach)
         chat = ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners)
         services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
@@ -99,6 +88,20 @@ class GatewayService:
         self._register = Loop("register-gateway", self._register_once, interval_s=_REGISTER_S)
         self._sweep = Loop("auth-sweep", self._sweep_once, interval_s=60.0)
         self.auth.on_ended_here(self._token_ended)
+
+    def _make_health(self, clock: Clock, reach: Reach) -> Health:
+        return Health(
+            gateway=self._name,
+            node_id=self._node_id,
+            store=self._store,
+            auth=self.auth,
+            clock=clock,
+            connections=self.connections,
+            topics=self.topics,
+            hasher=self._hasher,
+            directory=self._directory,
+            reach=reach,
+        )
 
     async def start(self) -> None:
         """Listen; `ServiceUnavailable` when the address is taken."""

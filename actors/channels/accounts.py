@@ -57,6 +57,8 @@ def problems(account: ChannelAccountSettings) -> Iterator[tuple[str, str]]:
             yield name, "expected a URL such as https://host/path"
     if account.channel == "webhook" and account.signing_secret and not is_signing_secret(account.signing_secret):
         yield "signing_secret", f"expected {SECRET_FORM}"
+    if account.smtp_tls == "none" and account.password:
+        yield "smtp_tls", "expected starttls or implicit: the password would cross the network in clear"
     for name in SECRETS:
         if getattr(account, name) == MASK:
             yield name, "is the mask that stands for a secret, not a secret"

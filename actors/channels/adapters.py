@@ -8,13 +8,13 @@ from types import MappingProxyType
 from actors.channels.feishu import FeishuEvents
 from actors.channels.inbound import Adapter
 from actors.channels.slack import SlackEvents
+from actors.channels.standard_webhook import StandardWebhookEvents
 from actors.channels.telegram import TelegramUpdates
-from actors.channels.webhook import WebhookEvents
 from actors.channels.whatsapp import WhatsAppEvents
 
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType(
     {
         adapter.name: adapter
-        for adapter in (WebhookEvents(), SlackEvents(), TelegramUpdates(), FeishuEvents(), WhatsAppEvents())
+        for adapter in (StandardWebhookEvents(), SlackEvents(), TelegramUpdates(), FeishuEvents(), WhatsAppEvents())
     }
 )

@@ -13,8 +13,8 @@ from actors.channels.outgoing import Accounts
 from actors.channels.sender import ApiChannel
 from actors.channels.settings import ChannelsSettings
 from actors.channels.slack import SlackChannel
+from actors.channels.standard_webhook import CallbackChannel
 from actors.channels.telegram import TelegramChannel
-from actors.channels.webhook import WebhookChannel
 from actors.channels.whatsapp import WhatsAppChannel
 from actors.clock import Clock
 from actors.tools.egress import EgressPolicy, GuardedClient
@@ -40,7 +40,7 @@ class Providers:
             TelegramChannel(accounts, self._known),
             FeishuChannel(accounts, self._known, clock),
             WhatsAppChannel(accounts, self._known),
-            WebhookChannel(accounts, self._public, clock),
+            CallbackChannel(accounts, self._public, clock),
             self._email,
         )
         self.channels: Mapping[str, ApiChannel | EmailChannel] = MappingProxyType({one.name: one for one in channels})

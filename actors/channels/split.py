@@ -6,6 +6,7 @@ A part that ends inside ``` closes the fence, and the next one opens it again wi
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable
 
 Size = Callable[[str], int]
@@ -50,10 +51,8 @@ def _ended(part: str) -> str:
 
 def _first(text: str, room: int, size: Size) -> str:
     """The longest good beginning that has room: to the last empty line, else line, else word, else as it comes."""
-    end = min(len(text), room)
-    while size(text[:end]) > room:
-        end -= max(1, (size(text[:end]) - room) // 2)
-    if end < len(text) and text[end].isspace():
+    end = max(1, bisect_right(range(1, min(len(text), room) + 1), room, key=lambda upto: size(text[:upto])))
+    if text[end : end + 1] == "\n" or (text[end : end + 1] == " " and text[:end].rpartition("\n")[2].strip()):
         return text[:end]
     for separator, least in (("\n\n", end // 2), ("\n", end // 4), (" ", end // 4)):
         at = text.rfind(separator, 0, end)

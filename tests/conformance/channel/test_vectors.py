@@ -13,7 +13,7 @@ from actors.channels.feishu import decrypt
 from actors.channels.inbound import HttpRequest, Reception, SignatureRejected, Unreadable
 from actors.channels.settings import ChannelAccountSettings
 from actors.channels.signatures import check_equal, check_window, hmac_sha256
-from actors.channels.webhook import verify
+from actors.channels.standard_webhook import verify
 from tests.support.channel_requests import (
     ACCOUNTS,
     NOW_S,

@@ -34,7 +34,7 @@ class _Message(msgspec.Struct):
     sender: Ref | None = None
 
 
-class WebhookEvents:
+class StandardWebhookEvents:
     """Requests of any system that signs with the account's secret."""
 
     name: ClassVar[str] = "webhook"
@@ -76,7 +76,7 @@ def verify(secret: str, request: HttpRequest, now_s: float) -> None:
         raise SignatureRejected("the signature is wrong")
 
 
-class WebhookChannel(ApiChannel):
+class CallbackChannel(ApiChannel):
     """A POST to the account's `url`, signed like what comes in; any 2xx means that it was taken."""
 
     name: ClassVar[str] = "callback"
