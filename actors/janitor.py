@@ -101,11 +101,17 @@ class Janitor:
         log.info("session_reopened", session=session_id, actor=actor)
 
     async def retain_once(self) -> None:
-        """Remove expired events, credentials, keys and owners, in small batches."""
+        """Remove expired events, deliveries, credentials, keys and owners, in small batches."""
         store, storage, now_us = self._store, self._settings.storage, self._clock.now_us()
         before_us = now_us - int(storage.events_retention_s * 1e6)
         while True:
             removed = await store.delete_events(kinds=EXPIRING_KINDS, before_us=before_us, limit=_DELETE_BATCH)
+            self._removed += removed
+            if removed < _DELETE_BATCH:
+                break
+        before_us = now_us - int(storage.outbox_retention_s * 1e6)
+        while True:
+            removed = await store.delete_outbox(before_us=before_us, limit=_DELETE_BATCH)
             self._removed += removed
             if removed < _DELETE_BATCH:
                 break

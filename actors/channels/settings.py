@@ -28,6 +28,7 @@ class OutboxSettings(Section, frozen=True):
     per_account: Count = 8
     per_channel: dict[str, ChannelLimits] = msgspec.field(default_factory=lambda: {"webhook": ChannelLimits()})
     poll_interval_ms: Annotated[float, Meta(ge=100, le=600_000)] = 5000.0
+    send_timeout_s: Seconds = 60.0
     breaker_failures: Count = 5
     breaker_rest_s: Seconds = 5.0
     breaker_max_rest_s: Seconds = 300.0

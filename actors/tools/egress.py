@@ -17,9 +17,9 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from actors.tools.egress_connector import AddressBlocked, GuardedConnector
-from actors.tools.egress_policy import EgressFailed, EgressPolicy, EgressRefused, check_authority
+from actors.tools.egress_policy import EgressFailed, EgressPolicy, EgressRefused, EgressUnreachable, check_authority
 
-__all__ = ["EgressFailed", "EgressPolicy", "EgressRefused", "GuardedClient", "OutboundResponse"]
+__all__ = ["EgressFailed", "EgressPolicy", "EgressRefused", "EgressUnreachable", "GuardedClient", "OutboundResponse"]
 
 MAX_REDIRECTS = 3
 _SLACK_BYTES = 65_536
@@ -186,11 +186,11 @@ def _translated(error: Exception) -> EgressRefused | EgressFailed:
             return EgressRefused("The host's address may not be reached from here.")
         cause = getattr(cause, "os_error", None) or cause.__cause__
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return EgressFailed("The host's name has no address.")
+        return EgressUnreachable("The host's name has no address.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return EgressFailed("The host's certificate is not valid.")
+        return EgressUnreachable("The host's certificate is not valid.")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return EgressFailed("The host cannot be reached.")
+        return EgressUnreachable("The host cannot be reached.")
     if isinstance(error, aiohttp.InvalidURL):
         return EgressRefused("That is not a URL that may be fetched.")
     return EgressFailed("The host did not answer with proper HTTP, or the connection broke.")
