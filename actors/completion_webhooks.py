@@ -1,4 +1,4 @@
-"""How a turn ends in the database, with the webhook that tells of it: recorded in the same transaction.
+"""How a turn ends in the database, with the webhook and the replies that tell of it: recorded in the same transaction.
 
 The delivery's id is made of the turn, its attempt and its end, so the same end has the same delivery, and a task that
 is tried again and ends again has another.
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from yarl import URL
 
+from actors.channels.replies import replies
 from actors.channels.webhook_delivery import WEBHOOK, WebhookDelivery
 from actors.clock import isoformat
 from actors.events import encode_json
@@ -53,9 +54,9 @@ def completion_of(
         now_us=now_us,
     )
     webhook = _wanted.decode(task.request).webhook if task.origin == "task" else None
-    if webhook is None:
-        return end
-    return msgspec.structs.replace(end, outbox=(_delivery(webhook, task, end),))
+    told = (_delivery(webhook, task, end),) if webhook is not None else ()
+    outbox = (*told, *replies(task, end))
+    return msgspec.structs.replace(end, outbox=outbox) if outbox else end
 
 
 async def finish_in_store(

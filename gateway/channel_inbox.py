@@ -15,6 +15,7 @@ from actors.channels.replies import command_reply
 from actors.channels.routing import Route, command_of, pace, route
 from actors.clock import Clock
 from actors.errors import WunderError
+from actors.handles import DirectoryHandle
 from actors.logs import log
 from gateway.protocol import TurnOptions
 from gateway.settings import Settings
@@ -35,13 +36,20 @@ class ChannelInbox:
     """Takes messages in; the turns run as background tasks, and never in the request."""
 
     def __init__(
-        self, settings: Settings, store: AsyncStorageBackend, clock: Clock, tasks: Tasks, turns: Turns
+        self,
+        settings: Settings,
+        store: AsyncStorageBackend,
+        clock: Clock,
+        directory: DirectoryHandle,
+        tasks: Tasks,
+        turns: Turns,
     ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
         self._tasks = tasks
         self._turns = turns
+        self._directory = directory
         self._background = Background()
 
     async def close(self) -> None:
@@ -98,6 +106,7 @@ class ChannelInbox:
         state = await self._store.accept_channel_command(message, command, reply)
         if state is None:
             return "duplicate"
+        self._directory.ring_outboxes()
         if command == "stop" and state.active is not None:
             self._background.start(self._stop(state), f"stop-{state.active}")
         return "command"

@@ -7,6 +7,7 @@ from aiohttp import web
 from actors.channels.account_book import AccountBook
 from actors.channels.providers import Providers
 from actors.clock import Clock
+from actors.handles import DirectoryHandle
 from actors.metrics import GatewayMetrics
 from actors.secrets import SecretBox
 from gateway.auth import Auth
@@ -31,6 +32,7 @@ class ChannelServices:
         settings: Settings,
         store: AsyncStorageBackend,
         clock: Clock,
+        directory: DirectoryHandle,
         auth: Auth,
         tasks: Tasks,
         turns: Turns,
@@ -38,7 +40,7 @@ class ChannelServices:
     ) -> None:
         box = SecretBox(settings.security.secrets_keys)
         book = AccountBook(settings.channels, store, box, clock)
-        self._inbox = ChannelInbox(settings, store, clock, tasks, turns)
+        self._inbox = ChannelInbox(settings, store, clock, directory, tasks, turns)
         self._providers = Providers(settings.channels, book, clock)
         self._handlers = ChannelHandlers(settings, book, self._inbox, clock, metrics)
         self._admin = ChannelAdminHandlers(auth, store, book, box, self._providers, turns, clock)

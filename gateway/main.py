@@ -75,7 +75,7 @@ class GatewayService:
         self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
         tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
         self._channels = ChannelServices(
-            settings, store, clock, self.auth, self._tasks_service, self._turns, self._health.metrics
+            settings, store, clock, directory, self.auth, self._tasks_service, self._turns, self._health.metrics
         )
         self.app = create_app(
             settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets, self._channels

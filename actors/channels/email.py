@@ -10,12 +10,12 @@ import hashlib
 import re
 import socket
 from email.message import EmailMessage
-from typing import ClassVar
 
 import aiosmtplib
 
 from actors.channels.base import Delivery, Lost, Outcome, Refused, Sent
 from actors.channels.outgoing import NO_ACCOUNT, Accounts, Outgoing, outgoing, short
+from actors.channels.retries import EGRESS_REFUSED
 from actors.channels.settings import ChannelAccountSettings
 from actors.tools.egress_policy import EgressFailed, EgressPolicy, EgressRefused
 from actors.tools.lookups import LookupResolver
@@ -27,7 +27,7 @@ _SUBJECT_CHARS = 78
 class EmailChannel:
     """A `Channel`: the peer is the receiver's address."""
 
-    name: ClassVar[str] = "email"
+    name = "email"
 
     def __init__(
         self, accounts: Accounts, policy: EgressPolicy, *, timeout_s: float, resolver: LookupResolver | None = None
@@ -45,7 +45,7 @@ class EmailChannel:
         if isinstance(body, Refused):
             return body
         if not _ADDRESS.fullmatch(delivery.peer):
-            return Refused(status=None, code="bad_address", detail="the receiver is not an e-mail address")
+            return Refused(status=400, code="bad_address", detail="the receiver is not an e-mail address")
         return await self._conversation(account.settings, _message(account.settings, delivery, body))
 
     async def check(self, account: ChannelAccountSettings) -> Outcome:
@@ -71,7 +71,7 @@ class EmailChannel:
                 finally:
                     client.close()
         except (EgressRefused, EgressFailed) as error:
-            return Refused(status=None, code="egress_refused", detail=error.message)
+            return Refused(status=None, code=EGRESS_REFUSED, detail=error.message)
         except aiosmtplib.SMTPResponseException as error:
             return Refused(status=_http_status(error.code), code=f"smtp_{error.code}", detail=short(error.message))
         except aiosmtplib.SMTPRecipientsRefused as error:

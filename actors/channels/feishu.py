@@ -167,8 +167,8 @@ def _message(received: _Received) -> Reception:
 class FeishuChannel(ApiChannel):
     """im/v1/messages with a tenant access token; `uuid` keeps Feishu from showing a repetition (for an hour)."""
 
-    name: ClassVar[str] = "feishu"
-    base_url: ClassVar[str] = "https://open.feishu.cn"
+    name = "feishu"
+    base_url = "https://open.feishu.cn"
 
     def __init__(self, accounts: Accounts, client: GuardedClient, clock: Clock) -> None:
         super().__init__(accounts, client)

@@ -10,7 +10,8 @@ import msgspec
 
 from actors.channels.accounts import Account
 from actors.channels.base import Delivery, Lost, Refused
-from actors.tools.egress import EgressFailed, EgressRefused, GuardedClient
+from actors.channels.retries import EGRESS_REFUSED, UNREADABLE
+from actors.tools.egress import EgressFailed, EgressRefused, EgressUnreachable, GuardedClient
 
 _DETAIL_CHARS = 200
 _JSON = {"Content-Type": "application/json; charset=utf-8", "Accept": "application/json"}
@@ -59,7 +60,9 @@ async def call(
             method, url, headers={**_JSON, **(headers or {})}, body=body, follow_redirects=False
         )
     except EgressRefused as error:
-        return Refused(status=None, code="egress_refused", detail=error.message)
+        return Refused(status=None, code=EGRESS_REFUSED, detail=error.message)
+    except EgressUnreachable as error:
+        return Refused(status=None, code="unreachable", detail=error.message)
     except EgressFailed as error:
         return Lost(detail=error.message)
     try:
@@ -88,7 +91,7 @@ def outgoing(delivery: Delivery) -> Outgoing | Refused:
     try:
         return msgspec.json.decode(delivery.body, type=Outgoing)
     except msgspec.DecodeError as error:
-        return Refused(status=None, code="bad_body", detail=str(error)[:_DETAIL_CHARS])
+        return Refused(status=None, code=UNREADABLE, detail=str(error)[:_DETAIL_CHARS])
 
 
 def seconds(text: str | None) -> float | None:

@@ -31,17 +31,17 @@ class Providers:
     def __init__(self, settings: ChannelsSettings, accounts: Accounts, clock: Clock) -> None:
         hosts = settings.allow_hosts
         limits = {"timeout_s": settings.timeout_s, "max_bytes": _MAX_ANSWER_BYTES}
-        self._known = GuardedClient(EgressPolicy((*HOSTS, *hosts), public=False), **limits)  # type: ignore[arg-type]
-        self._public = GuardedClient(EgressPolicy(hosts), **limits)  # type: ignore[arg-type]
+        known = GuardedClient(EgressPolicy((*HOSTS, *hosts), public=False), **limits)  # type: ignore[arg-type]
+        public = GuardedClient(EgressPolicy(hosts), **limits)  # type: ignore[arg-type]
         ports = tuple(f"mail.invalid:{port}" for port in _SMTP_PORTS)  # public addresses, also at these ports
-        self._email = EmailChannel(accounts, EgressPolicy((*hosts, *ports)), timeout_s=settings.timeout_s)
+        email = EmailChannel(accounts, EgressPolicy((*hosts, *ports)), timeout_s=settings.timeout_s)
         channels: tuple[ApiChannel | EmailChannel, ...] = (
-            SlackChannel(accounts, self._known),
-            TelegramChannel(accounts, self._known),
-            FeishuChannel(accounts, self._known, clock),
-            WhatsAppChannel(accounts, self._known),
-            CallbackChannel(accounts, self._public, clock),
-            self._email,
+            SlackChannel(accounts, known),
+            TelegramChannel(accounts, known),
+            FeishuChannel(accounts, known, clock),
+            WhatsAppChannel(accounts, known),
+            CallbackChannel(accounts, public, clock),
+            email,
         )
         self.channels: Mapping[str, ApiChannel | EmailChannel] = MappingProxyType({one.name: one for one in channels})
         self._by_channel = {getattr(one, "channel", "") or one.name: one for one in channels}
@@ -53,5 +53,3 @@ class Providers:
     async def close(self) -> None:
         for channel in self.channels.values():
             await channel.close()
-        await self._known.close()
-        await self._public.close()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from actors.channels.account_book import AccountBook, AccountStorage
 from actors.channels.base import Channel
+from actors.channels.providers import Providers
 from actors.channels.settings import OutboxProcessSettings
 from actors.channels.webhook import WebhookChannel
 from actors.clock import Clock
 from actors.secrets import SecretBox
 
 
-def channels_of(settings: OutboxProcessSettings, clock: Clock) -> dict[str, Channel]:
-    """Every channel of the settings, by name."""
+def channels_of(settings: OutboxProcessSettings, store: AccountStorage, clock: Clock) -> dict[str, Channel]:
+    """Completion webhooks, and the way out to every provider, by name."""
     secrets = SecretBox(settings.secrets_keys)
-    found: list[Channel] = [WebhookChannel(settings.channels.webhooks, secrets, clock)]
+    accounts = AccountBook(settings.channels, store, secrets, clock)
+    found: list[Channel] = [
+        WebhookChannel(settings.channels.webhooks, secrets, clock),
+        *Providers(settings.channels, accounts, clock).channels.values(),
+    ]
     return {channel.name: channel for channel in found}

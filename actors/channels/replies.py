@@ -12,7 +12,8 @@ from actors.channels.outgoing import Outgoing
 from actors.channels.split import Size, split, utf16_units
 from storage.channel_records import ChannelCommand, ChatState
 from storage.outbox_records import NewOutboxItem
-from storage.records import TaskRecord, TerminalStatus, TurnId
+from storage.records import TaskRecord, TurnId
+from storage.turn_writer import Completion
 
 
 def _slack_size(text: str) -> int:
@@ -51,22 +52,26 @@ class _Request(msgspec.Struct):
     channel: ChannelOrigin | None = None
 
 
+_requests = msgspec.json.Decoder(_Request)
+
+
 class _Failure(msgspec.Struct):
     code: str = ""
 
 
-def replies(
-    task: TaskRecord, status: TerminalStatus, answer: str | None, error: bytes | None, now_us: int
-) -> tuple[NewOutboxItem, ...]:
-    """What the end of a task says to the chat it came from; nothing for others, and for what was cancelled."""
-    origin = msgspec.json.decode(task.request, type=_Request).channel
-    if origin is None or status in ("cancelled", "interrupted"):
+def replies(task: TaskRecord, end: Completion) -> tuple[NewOutboxItem, ...]:
+    """What the end of a task says to the chat it came from; nothing for others, and for what was cancelled.
+
+    The ids are the turn's, the attempt's and the part's: a task that is tried again by hand answers again.
+    """
+    origin = _requests.decode(task.request).channel
+    if origin is None or end.status in ("cancelled", "interrupted"):
         return ()
-    text = (answer or "").strip() or EMPTY
-    if status != "succeeded":
-        code = msgspec.json.decode(error, type=_Failure).code if error else ""
+    text = (end.answer or "").strip() or EMPTY
+    if end.status != "succeeded":
+        code = msgspec.json.decode(end.error, type=_Failure).code if end.error else ""
         text = FAILED.format(what=_WHAT.get(code, _OTHERWISE))
-    return messages(origin, task.turn_id, text, now_us)
+    return messages(origin, end.turn_id, text, end.now_us, attempt=end.attempt)
 
 
 def command_reply(
@@ -77,13 +82,15 @@ def command_reply(
     return messages(origin, turn_id, texts[command], now_us)
 
 
-def messages(origin: ChannelOrigin, turn_id: TurnId, text: str, now_us: int) -> tuple[NewOutboxItem, ...]:
-    """A text as deliveries; their ids are the turn's with the number of the part."""
+def messages(
+    origin: ChannelOrigin, turn_id: TurnId, text: str, now_us: int, *, attempt: int = 0
+) -> tuple[NewOutboxItem, ...]:
+    """A text as deliveries."""
     limit, size = LIMITS[origin.channel]
     parts = split(text, limit, size)
     return tuple(
         NewOutboxItem(
-            delivery_id=f"{turn_id}-{number}",
+            delivery_id=f"{turn_id}-{attempt}-{number}",
             channel=WAYS_OUT.get(origin.channel, origin.channel),
             account=origin.account,
             peer=origin.peer,

@@ -53,6 +53,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
 RULES: dict[str, RetryRule] = {
     # A receiver may be down for a long weekend.
     "webhook": RetryRule(attempts=400, total_s=3 * DAY_S, base_s=5.0, cap_s=3600.0),
+    "callback": RetryRule(attempts=400, total_s=3 * DAY_S, base_s=5.0, cap_s=3600.0),
     "slack": RetryRule(
         permanent=frozenset(
             {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from actors.channels.base import Delivery, Outcome, Refused
 from actors.channels.outgoing import NO_ACCOUNT, Accounts, Outgoing, outgoing
@@ -12,12 +11,12 @@ from actors.tools.egress import GuardedClient
 
 
 class ApiChannel(ABC):
-    """A `Channel` over a provider's HTTP API. The client is the caller's, and closed by it."""
+    """A `Channel` over a provider's HTTP API."""
 
-    name: ClassVar[str]
-    channel: ClassVar[str] = ""
+    name: str
+    channel = ""
     """The accounts' channel, where it is not the name."""
-    base_url: ClassVar[str] = ""
+    base_url = ""
 
     def __init__(self, accounts: Accounts, client: GuardedClient) -> None:
         self._accounts = accounts
@@ -30,8 +29,9 @@ class ApiChannel(ABC):
         body = outgoing(delivery)
         return body if isinstance(body, Refused) else await self.deliver(account.settings, delivery, body)
 
-    async def close(self) -> None:  # noqa: B027 - most have nothing of their own
-        """Nothing of its own."""
+    async def close(self) -> None:
+        """Closes the client, which others may share: they end together."""
+        await self._client.close()
 
     @abstractmethod
     async def deliver(self, account: ChannelAccountSettings, delivery: Delivery, body: Outgoing) -> Outcome:

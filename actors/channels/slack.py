@@ -81,8 +81,8 @@ def _message(event: _Message) -> Reception:
 class SlackChannel(ApiChannel):
     """chat.postMessage; Slack answers 200 with `ok: false` for most errors, and 429 with Retry-After."""
 
-    name: ClassVar[str] = "slack"
-    base_url: ClassVar[str] = "https://slack.com/api"
+    name = "slack"
+    base_url = "https://slack.com/api"
 
     async def deliver(self, account: ChannelAccountSettings, delivery: Delivery, body: Outgoing) -> Outcome:
         message = {"channel": delivery.peer, "text": escape(body.text), "unfurl_links": False}

@@ -79,8 +79,8 @@ def verify(secret: str, request: HttpRequest, now_s: float) -> None:
 class CallbackChannel(ApiChannel):
     """A POST to the account's `url`, signed like what comes in; any 2xx means that it was taken."""
 
-    name: ClassVar[str] = "callback"
-    channel: ClassVar[str] = "webhook"
+    name = "callback"
+    channel = "webhook"
 
     def __init__(self, accounts: Accounts, client: GuardedClient, clock: Clock) -> None:
         super().__init__(accounts, client)
@@ -95,11 +95,11 @@ class CallbackChannel(ApiChannel):
 
     async def _post(self, account: ChannelAccountSettings, message_id: str, body: dict[str, Any]) -> Outcome:
         if not account.url:
-            return Refused(status=None, code="no_url", detail="the account has no url to send to")
+            return Refused(status=400, code="no_url", detail="the account has no url to send to")
         now_us = self._clock.now_us()
         content = msgspec.json.encode({**body, "timestamp": isoformat(now_us)})
         if not is_signing_secret(account.signing_secret):
-            return Refused(status=None, code="bad_secret", detail="the account's secret is none that can sign")
+            return Refused(status=400, code="bad_secret", detail="the account's secret is none that can sign")
         headers = signed_headers((account.signing_secret,), message_id, content, now_us=now_us)
         answer = await call(self._client, "POST", account.url, headers=headers, body=content)
         if not isinstance(answer, Answer):

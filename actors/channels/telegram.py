@@ -72,8 +72,8 @@ class TelegramUpdates:
 class TelegramChannel(ApiChannel):
     """sendMessage; errors are `{"ok": false, "error_code", "description", "parameters": {"retry_after"}}`."""
 
-    name: ClassVar[str] = "telegram"
-    base_url: ClassVar[str] = "https://api.telegram.org"
+    name = "telegram"
+    base_url = "https://api.telegram.org"
 
     async def deliver(self, account: ChannelAccountSettings, delivery: Delivery, body: Outgoing) -> Outcome:
         message: dict[str, Any] = {"chat_id": delivery.peer, "text": body.text}

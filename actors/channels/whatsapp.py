@@ -125,8 +125,8 @@ class WhatsAppChannel(ApiChannel):
     """Messages of the Cloud API; errors are `{"error": {"code", "message", ...}}`, whose code tells more than the
     status."""
 
-    name: ClassVar[str] = "whatsapp"
-    base_url: ClassVar[str] = "https://graph.facebook.com/v23.0"
+    name = "whatsapp"
+    base_url = "https://graph.facebook.com/v23.0"
 
     async def deliver(self, account: ChannelAccountSettings, delivery: Delivery, body: Outgoing) -> Outcome:
         message: dict[str, Any] = {

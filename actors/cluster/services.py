@@ -44,11 +44,12 @@ def outbox(name: str, node_id: str, data: bytes) -> Outbox:
     settings = msgspec.msgpack.decode(data, type=OutboxProcessSettings)
     configure_logs(settings.actors.observability)
     clock = SystemClock()
+    store = create_store(settings.actors.storage)
     services = OutboxServices(
         settings=settings,
-        store=create_store(settings.actors.storage),
+        store=store,
         clock=clock,
-        channels=channels_of(settings, clock),
+        channels=channels_of(settings, store, clock),
     )
     return Outbox(services, DirectoryHandle(RayReach().actor(DIRECTORY)), actor=name, node_id=node_id)
 

@@ -181,7 +181,7 @@ async def test_a_body_that_is_not_ours(world: World) -> None:
     out = world.providers.channels["callback" if world.name == "webhook" else world.name]
     outcome = await out.send(Delivery(delivery_id="1", attempt=1, account="team", peer="x", body=b'{"nothing": 1}'))
     assert isinstance(outcome, Refused)
-    assert outcome.code == "bad_body"
+    assert outcome.code == "unreadable"
 
 
 async def test_an_account_is_tried_without_an_effect(world: World) -> None:
