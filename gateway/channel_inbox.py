@@ -17,6 +17,7 @@ from actors.clock import Clock
 from actors.errors import WunderError
 from actors.handles import DirectoryHandle
 from actors.logs import log
+from actors.messages import Submit
 from gateway.protocol import TurnOptions
 from gateway.settings import Settings
 from gateway.tasks import Tasks, background_task
@@ -71,9 +72,18 @@ class ChannelInbox:
         if command is not None:
             return await self._command(_origin(account, inbound), message, command)
         await self._tasks.refuse_if_full(way.user_id)
+        submit = self._submit(account, way, inbound, message)
+        max_attempts = self._settings.agent_queue.max_retries + 1
 
         def make(admission: Admission) -> NewTask:
-            return self._task(account, way, inbound, message, admission)
+            return background_task(
+                msgspec.structs.replace(submit, session_id=admission.session_id),
+                reason="channel",
+                now_us=now_us,
+                priority=GIVES_WAY if admission.gives_way else 0,
+                run_at_us=admission.run_at_us,
+                max_attempts=max_attempts,
+            )
 
         accepted = await self._store.accept_channel_message(message, pace(account.settings), make, now_us=now_us)
         if accepted.enqueued is None:
@@ -81,23 +91,14 @@ class ChannelInbox:
         self._tasks.announce([accepted.enqueued])
         return "accepted"
 
-    def _task(
-        self, account: Account, way: Route, inbound: Inbound, message: ChannelMessage, admission: Admission
-    ) -> NewTask:
+    def _submit(self, account: Account, way: Route, inbound: Inbound, message: ChannelMessage) -> Submit:
+        """The message as a command; its session is known later."""
         agent = way.agent if way.agent in self._settings.llm.agents else None
         command = self._turns.command(
-            way.user_id, inbound.text, TurnOptions(), session_id=admission.session_id, agent_id=agent
+            way.user_id, inbound.text, TurnOptions(), session_id=message.session_id, agent_id=agent
         )
         origin = _origin(account, inbound)
-        command = msgspec.structs.replace(command, turn_id=message.turn_id, create=True, channel=origin)
-        return background_task(
-            command,
-            reason="channel",
-            now_us=message.received_us,
-            priority=GIVES_WAY if admission.gives_way else 0,
-            run_at_us=admission.run_at_us,
-            max_attempts=self._settings.agent_queue.max_retries + 1,
-        )
+        return msgspec.structs.replace(command, turn_id=message.turn_id, create=True, channel=origin)
 
     async def _command(self, origin: ChannelOrigin, message: ChannelMessage, command: ChannelCommand) -> Taken:
         def reply(state: ChatState) -> Sequence[NewOutboxItem]:

@@ -22,6 +22,10 @@ from gateway.turns import Turns
 from storage.store import AsyncStorageBackend
 
 
+class ChannelAccountBody(ChannelAccountSettings, frozen=True):
+    """PUT /wunder/admin/channels/{account}: as an entry of `channels.accounts`."""
+
+
 class ChannelAdminHandlers:
     """What the admin routes of channels need."""
 
@@ -51,7 +55,7 @@ class ChannelAdminHandlers:
     async def put(self, request: web.Request) -> web.Response:
         """Replace an account; a secret that comes as its mask stays what it is."""
         await self._admin(request)
-        given = await read_json(request, ChannelAccountSettings)
+        given = await read_json(request, ChannelAccountBody)
         name = request.match_info["account"]
         self._book.forget()
         known = await self._book.account(name)

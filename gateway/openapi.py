@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from actors.channels.settings import ChannelAccountSettings
 from gateway.errors import AuthRequired, MethodNotAllowed, PermissionDenied, RateLimited, RequestTimeout
 from gateway.http_auth import LoginBody, PasswordBody, ProfileBody, RegisterBody
+from gateway.http_channel_admin import ChannelAccountBody
 from gateway.protocol import (
     PROTOCOL_VERSION,
     AskBody,
@@ -32,7 +32,7 @@ BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("PATCH", "/wunder/chat/sessions/{session_id}"): UpdateSessionBody,
     ("POST", "/wunder/chat/sessions/{session_id}/messages"): MessageBody,
     ("POST", "/wunder/chat/sessions/{session_id}/cancel"): CancelBody,
-    ("PUT", "/wunder/admin/channels/{account}"): ChannelAccountSettings,
+    ("PUT", "/wunder/admin/channels/{account}"): ChannelAccountBody,
     ("POST", "/wunder/auth/register"): RegisterBody,
     ("POST", "/wunder/auth/login"): LoginBody,
     ("POST", "/wunder/auth/password"): PasswordBody,

@@ -77,10 +77,10 @@ class TelegramChannel(ApiChannel):
 
     async def deliver(self, account: ChannelAccountSettings, delivery: Delivery, body: Outgoing) -> Outcome:
         message: dict[str, Any] = {"chat_id": delivery.peer, "text": body.text}
-        if body.thread is not None:
-            message["message_thread_id"] = int(body.thread)
-        if body.reply_to is not None:
-            message["reply_parameters"] = {"message_id": int(body.reply_to), "allow_sending_without_reply": True}
+        if (topic := _number(body.thread)) is not None:
+            message["message_thread_id"] = topic
+        if (quoted := _number(body.reply_to)) is not None:
+            message["reply_parameters"] = {"message_id": quoted, "allow_sending_without_reply": True}
         return await self._call(account, "sendMessage", message)
 
     async def check(self, account: ChannelAccountSettings) -> Outcome:
@@ -107,3 +107,7 @@ class TelegramChannel(ApiChannel):
             detail=short(data.get("description", "")),
             retry_after_s=seconds(str(wait)) if wait is not None else answer.retry_after_s,
         )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else None

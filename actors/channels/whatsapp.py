@@ -157,7 +157,7 @@ class WhatsAppChannel(ApiChannel):
             return unreadable(answer)
         if isinstance(error, dict):
             code = error.get("code")
-            limited = code in _RATE_LIMITS
+            limited = isinstance(code, int) and code in _RATE_LIMITS
             return Refused(
                 status=429 if limited else answer.status,
                 code=short(code),

@@ -1,4 +1,4 @@
-"""`python -m tests.support.dying_gateway FOLDER SLACK_PORT die|live|careless`: Wunder as a process with a Slack account.
+"""`python -m tests.support.dying_gateway FOLDER SLACK_PORT MODE`: Wunder as a process with one Slack account.
 
 It prints its address. With `die` it is killed (SIGKILL, by itself) the moment that a message and its task are
 committed, before the provider has an answer. With `careless` it takes every message for a new one.

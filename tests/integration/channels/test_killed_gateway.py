@@ -1,4 +1,4 @@
-"""The process is killed between the commit and the answer: the provider's retry finds the message, and one turn runs."""
+"""The process is killed between the commit and the answer: the provider's retry finds the message; one turn runs."""
 
 from __future__ import annotations
 
@@ -78,3 +78,15 @@ async def test_one_turn(tmp_path: Path) -> None:
             await eventually(lambda: server.calls, "its answer is sent")
             assert await deliver(url) == 200
         assert [call["text"] for call in server.calls] == ["once"]
+
+
+async def test_without_the_record_there_are_two(tmp_path: Path) -> None:
+    """The twin: what the first test shows is what the record of the message does."""
+    async with ProviderServer().running() as server:
+        async with wunder(tmp_path, server, "die") as (process, url):
+            with pytest.raises(aiohttp.ClientError):
+                await deliver(url)
+            await within(process.wait(), "it is dead")
+        async with wunder(tmp_path, server, "careless") as (_, url):
+            assert await deliver(url) == 200
+            await eventually(lambda: len(server.calls) == 2, "it is answered twice", 30)
