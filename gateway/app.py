@@ -17,6 +17,7 @@ from gateway.health import Health
 from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
+from gateway.http_outbox import OutboxHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.middleware import add_middlewares
 from gateway.openapi import document
@@ -26,6 +27,7 @@ from gateway.settings import Settings
 from gateway.websocket import WebSocketConnection
 
 _TASK = "/wunder/tasks/{task_id:[A-Za-z0-9_.:@-]{1,128}}"
+_DELIVERY = "/wunder/admin/outbox/{delivery_id:[A-Za-z0-9_.:@-]{1,256}}"
 _SESSION = "/wunder/chat/sessions/{session_id:[A-Za-z0-9_.:@-]{1,128}}"
 
 
@@ -77,6 +79,7 @@ def create_app(
     health: Health,
     chat: ChatHandlers,
     tasks: TaskHandlers,
+    outbox: OutboxHandlers,
     sockets: SocketHandlers,
 ) -> web.Application:
     """Everything wired to its path."""
@@ -105,6 +108,12 @@ def create_app(
     router.add_delete(_TASK, tasks.cancel)
     router.add_post(f"{_TASK}/retry", tasks.retry)
     router.add_get("/wunder/admin/summary", health.summary)
+    router.add_get("/wunder/admin/outbox", outbox.list)
+    router.add_post("/wunder/admin/outbox/retry", outbox.retry_many)
+    router.add_post("/wunder/admin/outbox/drop", outbox.drop_many)
+    router.add_get(_DELIVERY, outbox.inspect)
+    router.add_post(f"{_DELIVERY}/retry", outbox.retry_one)
+    router.add_post(f"{_DELIVERY}/drop", outbox.drop_one)
     router.add_get("/healthz", health.healthz)
     router.add_get("/readyz", health.readyz)
     router.add_get("/metrics", health.prometheus)

@@ -22,6 +22,7 @@ from gateway.auth import Auth
 from gateway.connections import Connections
 from gateway.health import Health
 from gateway.http_chat import ChatHandlers
+from gateway.http_outbox import OutboxHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
@@ -84,7 +85,8 @@ class GatewayService:
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
         self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
         tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
-        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets)
+        outbox = OutboxHandlers(store, self.auth, directory, clock)
+        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, outbox, sockets)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""

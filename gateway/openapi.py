@@ -16,6 +16,7 @@ from gateway.protocol import (
     CancelBody,
     CreateSessionBody,
     MessageBody,
+    OutboxBody,
     TaskBody,
     UpdateSessionBody,
 )
@@ -35,6 +36,8 @@ BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder/auth/login"): LoginBody,
     ("POST", "/wunder/auth/password"): PasswordBody,
     ("PATCH", "/wunder/auth/me"): ProfileBody,
+    ("POST", "/wunder/admin/outbox/retry"): OutboxBody,
+    ("POST", "/wunder/admin/outbox/drop"): OutboxBody,
 }
 SUMMARIES: dict[tuple[str, str], str] = {
     ("POST", "/wunder"): "Ask a question; the answer streams, or comes as JSON with stream=false",
@@ -55,6 +58,12 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/chat/ws"): "WebSocket of a user",
     ("GET", "/wunder/ws"): "WebSocket of an API key",
     ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, pools, permits and queues",
+    ("GET", "/wunder/admin/outbox"): "List deliveries, newest first",
+    ("POST", "/wunder/admin/outbox/retry"): "Send deliveries again",
+    ("POST", "/wunder/admin/outbox/drop"): "Drop deliveries that wait or are dead",
+    ("GET", "/wunder/admin/outbox/{delivery_id}"): "A delivery with its attempts",
+    ("POST", "/wunder/admin/outbox/{delivery_id}/retry"): "Send a delivery again, or at once",
+    ("POST", "/wunder/admin/outbox/{delivery_id}/drop"): "Drop a delivery that waits or is dead",
     ("POST", "/wunder/auth/register"): "Create an account and sign in",
     ("POST", "/wunder/auth/login"): "Sign in",
     ("POST", "/wunder/auth/logout"): "End the token of this request",

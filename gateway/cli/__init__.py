@@ -1,4 +1,4 @@
-"""The client commands: `wunder chat`, `wunder status` and `wunder tasks`. They speak the public protocol only."""
+"""The client commands: `wunder chat`, `status`, `tasks` and `outbox`. They speak the public protocol only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.chat import run_chat
+from gateway.cli.outbox import add_outbox_parsers, run_outbox
 from gateway.cli.status import run_status
 from gateway.cli.tasks import add_task_parsers, run_tasks
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
-__all__ = ["add_parsers", "run_chat", "run_status", "run_tasks"]
+__all__ = ["add_parsers", "run_chat", "run_outbox", "run_status", "run_tasks"]
 
 DEFAULT_URL = "http://127.0.0.1:18000"
 
@@ -47,3 +48,9 @@ def add_parsers(commands: Commands) -> None:
         epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
     )
     add_task_parsers(tasks, DEFAULT_URL)
+    outbox = commands.add_parser(
+        "outbox",
+        help="list, show, send again and drop deliveries",
+        epilog="For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_outbox_parsers(outbox, DEFAULT_URL)
