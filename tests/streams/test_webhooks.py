@@ -95,7 +95,7 @@ async def test_it_is_tried_again_under_the_same_id_with_a_new_signature(world: S
     async def tried(times: int) -> bool:
         (delivery,) = await deliveries(world, task)
         if delivery["state"] == "pending":
-            await admin(world, "POST", f"/{delivery['delivery_id']}/retry")  # it need not wait
+            await admin(world, "POST", "/retry", json={"delivery_ids": [delivery["delivery_id"]]})  # it need not wait
         return len(receiver.got) >= times and delivery["state"] == "sent"
 
     await eventually(lambda: tried(3), "it arrived at last")
