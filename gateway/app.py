@@ -18,6 +18,7 @@ from gateway.health import Health
 from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
+from gateway.http_outbox import OutboxHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.middleware import add_middlewares
 from gateway.openapi import document
@@ -27,6 +28,7 @@ from gateway.settings import Settings
 from gateway.websocket import WebSocketConnection
 
 _TASK = "/wunder/tasks/{task_id:[A-Za-z0-9_.:@-]{1,128}}"
+_DELIVERY = "/wunder/admin/outbox/{delivery_id:[A-Za-z0-9_.:@-]{1,256}}"
 _SESSION = "/wunder/chat/sessions/{session_id:[A-Za-z0-9_.:@-]{1,128}}"
 
 
@@ -78,6 +80,7 @@ def create_app(
     health: Health,
     chat: ChatHandlers,
     tasks: TaskHandlers,
+    outbox: OutboxHandlers,
     sockets: SocketHandlers,
     channels: ChannelServices,
 ) -> web.Application:
@@ -108,6 +111,12 @@ def create_app(
     router.add_post(f"{_TASK}/retry", tasks.retry)
     channels.add_routes(app)
     router.add_get("/wunder/admin/summary", health.summary)
+    router.add_get("/wunder/admin/outbox", outbox.list)
+    router.add_post("/wunder/admin/outbox/retry", outbox.retry_many)
+    router.add_post("/wunder/admin/outbox/drop", outbox.drop_many)
+    router.add_get(_DELIVERY, outbox.inspect)
+    router.add_post(f"{_DELIVERY}/retry", outbox.retry_one)
+    router.add_post(f"{_DELIVERY}/drop", outbox.drop_one)
     router.add_get("/healthz", health.healthz)
     router.add_get("/readyz", health.readyz)
     router.add_get("/metrics", health.prometheus)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
 
-from actors.clock import isoformat
 from actors.errors import InvalidRequest, NotFound
 from gateway.auth import Auth, Principal
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
+from gateway.paging import decode_cursor, encode_cursor, time_text
 from gateway.protocol import TaskBody
 from gateway.tasks import Tasks
 from gateway.turns import Turns
@@ -58,10 +56,10 @@ class TaskHandlers:
             None if everybody else self._auth.acting_user(principal, query.get("user_id")),
             status=status,
             session_id=SessionId(session_id) if session_id else None,
-            before=_cursor(query.get("cursor")),
+            before=decode_cursor(query.get("cursor")),
             limit=(limit := number(query, "limit", default=50, low=1, high=200)),
         )
-        following = _encode_cursor(tasks[-1]) if len(tasks) == limit else None
+        following = encode_cursor(tasks[-1].created_us, tasks[-1].turn_id) if len(tasks) == limit else None
         return ok({"items": [task_view(task) for task in tasks], "next": following})
 
     async def inspect(self, request: web.Request) -> web.Response:
@@ -102,10 +100,10 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "error": msgspec.Raw(task.error) if task.error else None,
         "usage": msgspec.Raw(task.usage) if task.usage else None,
         "stop_reason": task.stop_reason,
-        "run_at": _time(task.run_at_us),
-        "created_at": _time(task.created_us),
-        "started_at": _time(task.started_us),
-        "finished_at": _time(task.finished_us),
+        "run_at": time_text(task.run_at_us),
+        "created_at": time_text(task.created_us),
+        "started_at": time_text(task.started_us),
+        "finished_at": time_text(task.finished_us),
     }
 
 
@@ -116,8 +114,8 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
             "attempt": attempt.attempt,
             "outcome": attempt.outcome,
             "error": msgspec.Raw(attempt.error) if attempt.error else None,
-            "started_at": _time(attempt.started_us),
-            "finished_at": _time(attempt.finished_us),
+            "started_at": time_text(attempt.started_us),
+            "finished_at": time_text(attempt.finished_us),
         }
         for attempt in attempts
     ]
@@ -127,26 +125,5 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
             "outcome": task.status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
-        found.append({**last, "started_at": _time(task.started_us), "finished_at": _time(task.finished_us)})
+        found.append({**last, "started_at": time_text(task.started_us), "finished_at": time_text(task.finished_us)})
     return found
-
-
-def _time(us: int | None) -> str | None:
-    return None if us is None else isoformat(us)
-
-
-def _encode_cursor(task: TaskRecord) -> str:
-    return base64.urlsafe_b64encode(f"{task.created_us}:{task.turn_id}".encode()).decode().rstrip("=")
-
-
-def _cursor(text: str | None) -> tuple[int, str] | None:
-    """Where a page ended; `InvalidRequest` for anything that no page has given."""
-    if text is None:
-        return None
-    try:
-        created, separator, turn_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(":")
-        if separator and turn_id and created.isdigit() and len(created) < 18:
-            return int(created), turn_id
-    except (binascii.Error, ValueError):
-        pass
-    raise InvalidRequest("cursor: not a cursor that a page has given", field="cursor")

@@ -23,6 +23,7 @@ from gateway.channel_services import ChannelServices
 from gateway.connections import Connections
 from gateway.health import Health
 from gateway.http_chat import ChatHandlers
+from gateway.http_outbox import OutboxHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
@@ -74,11 +75,12 @@ class GatewayService:
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
         self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
         tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
+        outbox = OutboxHandlers(store, self.auth, directory, clock)
         self._channels = ChannelServices(
             settings, store, clock, directory, self.auth, self._tasks_service, self._turns, self._health.metrics
         )
         self.app = create_app(
-            settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets, self._channels
+            settings, clock, self.auth, self.accounts, self._health, chat, tasks, outbox, sockets, self._channels
         )
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())

@@ -17,6 +17,7 @@ from gateway.protocol import (
     CancelBody,
     CreateSessionBody,
     MessageBody,
+    OutboxBody,
     TaskBody,
     UpdateSessionBody,
 )
@@ -37,6 +38,8 @@ BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder/auth/login"): LoginBody,
     ("POST", "/wunder/auth/password"): PasswordBody,
     ("PATCH", "/wunder/auth/me"): ProfileBody,
+    ("POST", "/wunder/admin/outbox/retry"): OutboxBody,
+    ("POST", "/wunder/admin/outbox/drop"): OutboxBody,
 }
 SUMMARIES: dict[tuple[str, str], str] = {
     ("POST", "/wunder"): "Ask a question; the answer streams, or comes as JSON with stream=false",
@@ -57,6 +60,12 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/chat/ws"): "WebSocket of a user",
     ("GET", "/wunder/ws"): "WebSocket of an API key",
     ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, pools, permits and queues",
+    ("GET", "/wunder/admin/outbox"): "List deliveries, newest first",
+    ("POST", "/wunder/admin/outbox/retry"): "Send deliveries again",
+    ("POST", "/wunder/admin/outbox/drop"): "Drop deliveries that wait or are dead",
+    ("GET", "/wunder/admin/outbox/{delivery_id}"): "A delivery with its attempts",
+    ("POST", "/wunder/admin/outbox/{delivery_id}/retry"): "Send a delivery again, or at once",
+    ("POST", "/wunder/admin/outbox/{delivery_id}/drop"): "Drop a delivery that waits or is dead",
     ("POST", "/wunder/channel/{channel}/webhook"): "What a provider sends to the channel's only account",
     ("GET", "/wunder/channel/{channel}/webhook"): "A provider checks the URL of the channel's only account",
     ("POST", "/wunder/channel/{channel}/webhook/{account}"): "What a provider sends to an account; it signs the body",

@@ -22,6 +22,7 @@ from gateway.owners import Owners
 from gateway.protocol import TaskBody
 from gateway.settings import Settings
 from gateway.turns import Turns
+from gateway.webhooks import Webhooks
 from storage.records import (
     Enqueued,
     NewTask,
@@ -70,6 +71,7 @@ class Tasks:
         self._enqueuing: Gathering[_Wanted, Recorded | WunderError] = Gathering(
             "enqueue-tasks", self._enqueue, most=_BATCH, apart=lambda error: not error.retryable
         )
+        self._webhooks = Webhooks(settings)
         self._background = Background()
 
     async def close(self) -> None:
@@ -78,6 +80,7 @@ class Tasks:
     async def submit(self, user_id: UserId, body: TaskBody) -> Recorded:
         """Record a task; when this returns it is durable."""
         command = self._turns.command(user_id, body.question, body, session_id=body.session_id, agent_id=body.agent_id)
+        command = msgspec.structs.replace(command, webhook=self._webhooks.accepted(body.webhook))
         recorded = await self._enqueuing.ask(_Wanted(command, body))
         if isinstance(recorded, WunderError):
             raise recorded

@@ -1,4 +1,4 @@
-"""The client commands: `wunder chat`, `status`, `tasks` and `channels`. They speak the public protocol only."""
+"""The client commands: `wunder chat`, `status`, `tasks`, `outbox`, `channels`. They speak the public protocol only."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.channels import add_channel_parsers, run_channels
 from gateway.cli.chat import run_chat
+from gateway.cli.outbox import add_outbox_parsers, run_outbox
 from gateway.cli.status import run_status
 from gateway.cli.tasks import add_task_parsers, run_tasks
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
-__all__ = ["add_parsers", "run_channels", "run_chat", "run_status", "run_tasks"]
+__all__ = ["add_parsers", "run_channels", "run_chat", "run_outbox", "run_status", "run_tasks"]
 
 DEFAULT_URL = "http://127.0.0.1:18000"
 
@@ -48,6 +49,12 @@ def add_parsers(commands: Commands) -> None:
         epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
     )
     add_task_parsers(tasks, DEFAULT_URL)
+    outbox = commands.add_parser(
+        "outbox",
+        help="list, show, send again and drop deliveries",
+        epilog="For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_outbox_parsers(outbox, DEFAULT_URL)
     channels = commands.add_parser(
         "channels",
         help="list and try accounts at messaging providers",
