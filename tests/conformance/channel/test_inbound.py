@@ -93,7 +93,7 @@ def test_a_timestamp_that_is_no_number_is_refused(case: Case, value: str | None)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name != "telegram"], ids=lambda case: case.name)
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_changed_body_is_refused(case: Case, data: st.DataObject) -> None:
     """Telegram signs nothing but sends a token, over TLS."""
@@ -106,7 +106,7 @@ def test_a_changed_body_is_refused(case: Case, data: st.DataObject) -> None:
         received(case, msgspec.structs.replace(request, body=bytes(body)))
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(body=st.binary(max_size=200))
 def test_no_body_breaks_an_adapter(body: bytes) -> None:
     for case in CASES:

@@ -63,7 +63,7 @@ def test_telegram_counts_pairs() -> None:
 
 
 @pytest.mark.parametrize("size", [len, utf16_units])
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(text=st.text(alphabet="ab \n`😀<&", max_size=400), limit=st.integers(70, 120))
 def test_no_part_is_too_long_and_no_letter_is_lost(size: object, text: str, limit: int) -> None:
     parts = split(text, limit, size)  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def test_no_part_is_too_long_and_no_letter_is_lost(size: object, text: str, limi
     assert re.sub(r"[\s`]", "", "".join(parts)).count("a") >= text.count("a")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(text=st.lists(st.text(alphabet="abc", min_size=1, max_size=30), max_size=60))
 def test_words_stay_whole(text: list[str]) -> None:
     joined = " ".join(text)
