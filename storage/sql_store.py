@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from storage.children import ChildTopic
 from storage.events import EventTopic
 from storage.migrate import migrate
 from storage.outbox import OutboxTopic
@@ -13,7 +14,7 @@ from storage.task_queue import TaskQueueTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, EventTopic, OutboxTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, ChildTopic, EventTopic, OutboxTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:
