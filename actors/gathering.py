@@ -49,6 +49,12 @@ class Gathering(Generic[T, R]):
             self._task = asyncio.create_task(self._run(), name=self._name)
         return await future
 
+    async def stop(self) -> None:
+        """End the call that is under way; whoever waits gets `ServiceUnavailable`."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
     async def _run(self) -> None:
         gathered: list[tuple[T, asyncio.Future[R]]] = []
         try:

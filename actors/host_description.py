@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 from actors.replies import Description
 from actors.session_runner import SessionRunner
-from actors.turn_runner import RETRIED, Services
+from actors.turn_runner import RETRIED, SUSPENDED, Services
 from storage.records import SessionId, TerminalStatus
 from storage.stream_event_writer import StreamEventWriter
 
-_ENDS = (*get_args(TerminalStatus), RETRIED)
+_ENDS = (*get_args(TerminalStatus), RETRIED, SUSPENDED)
 
 
 def describe_host(

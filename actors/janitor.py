@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from actors.children import Children
 from actors.clock import Clock
 from actors.errors import OwnedElsewhere, SessionNotFound, WunderError
 from actors.events import EXPIRING_KINDS
@@ -20,12 +21,13 @@ _SWEEP_BATCH = 200
 _SWEEP_PARALLEL = 16
 _OPEN_TIMEOUT_S = 10.0
 _RETENTION_S = 60.0
+_CHILDREN_S = 5.0
 _DELETE_BATCH = 2000
 _OWNER_MEMORY_S = 3600.0
 
 
 class Janitor:
-    """Two loops: the sweep (a crash's accepted turns go on elsewhere) and retention."""
+    """Three loops: the sweep (a crash's accepted turns go on elsewhere), the same for child tasks, and retention."""
 
     def __init__(
         self,
@@ -34,25 +36,31 @@ class Janitor:
         clock: Clock,
         directory: DirectoryHandle,
         reach: Reach,
+        children: Children,
     ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
         self._directory = directory
         self._reach = reach
+        self._children = children
         self._reopened = 0
         self._removed = 0
         self._sweep = Loop("sweep", self.sweep_once, interval_s=settings.sessions.sweep_s, max_backoff_s=5.0)
+        self._family = Loop("children", children.sweep_once, interval_s=_CHILDREN_S)
         self._retention = Loop("retention", self.retain_once, interval_s=_RETENTION_S)
 
     async def start(self) -> None:
         await self._store.open()
         self._sweep.start()
+        self._family.start()
         self._retention.start()
 
     async def stop(self) -> None:
         await self._sweep.stop()
+        await self._family.stop()
         await self._retention.stop()
+        await self._children.close()
         await self._store.close()
 
     async def handle(self, data: bytes) -> bytes:

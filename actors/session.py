@@ -9,6 +9,7 @@ idle ──────────────────► asking ───�
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -118,6 +119,17 @@ class Session:
             self.queue.appendleft(task)
         else:
             self.queue.append(task)
+
+    def take_begun(self) -> TaskRecord | None:
+        """Out of the queue: the turn at its head that has begun and waits, for its next attempt or for others."""
+        return self.queue.popleft() if self.queue and self.queue[0].attempt > 0 else None
+
+    def pick_up(self, tasks: Sequence[TaskRecord], now_us: int) -> None:
+        """What the store says is queued: known ones as they are now, new ones that are in line at the end."""
+        fresh = {task.turn_id: task for task in tasks}
+        known = {task.turn_id for task in self.queue}
+        new = [task for task in tasks if task.turn_id not in known and task.in_line(now_us)]
+        self.queue = deque([*(fresh.get(task.turn_id, task) for task in self.queue), *new])
 
     def find_queued(self, turn_id: TurnId | None) -> TaskRecord | None:
         return next((task for task in self.queue if task.turn_id == turn_id), None)

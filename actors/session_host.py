@@ -131,9 +131,8 @@ class SessionHost:
         await self._lease.stop()
         await self._background.stop()
         await self._lease.end()
-        await self._services.models.close()
-        await self._services.tools.close()
-        await self._services.store.close()
+        for service in (self._services.children, self._services.models, self._services.tools, self._services.store):
+            await service.close()
 
     async def crash(self) -> None:
         """End as a killed process would: nothing is written, nobody is told (a fault point for tests)."""
@@ -144,8 +143,8 @@ class SessionHost:
         for runner in list(self._runners.values()):
             runner.crash()
         await self._background.stop()
-        await self._services.models.close()
-        await self._services.store.close()
+        for service in (self._services.children, self._services.models, self._services.store):
+            await service.close()
 
     @property
     def owner_id(self) -> OwnerId:
@@ -181,7 +180,9 @@ class SessionHost:
                 await self._runner(command.session_id)
                 return Done()
             case PickUp():
-                await (await self._runner(command.session_id)).turns.pick_up()
+                # A pool gives the session up when its task has ended: then the next one in line is for the pools.
+                if not self._pool:
+                    await (await self._runner(command.session_id)).turns.pick_up()
                 return Done()
             case DropSession():
                 if (found := self._runners.get(command.session_id)) is not None:

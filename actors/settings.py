@@ -112,6 +112,8 @@ class AgentQueueSettings(Section, frozen=True):
     task_ttl_s: Annotated[float, Meta(ge=0)] = 0.0
     max_queued: Count = 20_000
     max_queued_per_user: Count = 10_000
+    max_children: Annotated[int, Meta(ge=1, le=1000)] = 32
+    max_child_depth: Annotated[int, Meta(ge=0, le=10)] = 2
 
 
 class ObservabilitySettings(Section, frozen=True):

@@ -124,22 +124,23 @@ def estimate(message: dict[str, Any]) -> int:
 
 
 class Unfinished(msgspec.Struct, frozen=True):
-    """Where a turn stood when its owner died: the next round, the calls without a result, the tokens so far."""
+    """Where a turn stood when it stopped: the next round, the calls without a result (and since when), the tokens."""
 
     next_round: int
     open_calls: tuple[ToolCall, ...]
     usage: Usage
+    asked_us: int | None = None
 
 
 def unfinished(records: list[MessageRecord], bodies: list[dict[str, Any]], turn_id: str) -> Unfinished:
     """Read off the committed messages of a turn what is left to do."""
-    usage, last_round = Usage(), 0
+    usage, last_round, asked_us = Usage(), 0, None
     calls: dict[str, ToolCall] = {}
     for record, body in zip(records, bodies, strict=True):
         if record.turn_id != turn_id:
             continue
         if body["role"] == "assistant":
-            last_round = record.round
+            last_round, asked_us = record.round, record.created_us
             usage = usage + msgspec.convert(body.get("usage") or {}, Usage)
             calls = {
                 c["id"]: ToolCall(c["id"], c["function"]["name"], c["function"]["arguments"])
@@ -147,7 +148,7 @@ def unfinished(records: list[MessageRecord], bodies: list[dict[str, Any]], turn_
             }
         elif body["role"] == "tool":
             calls.pop(body["tool_call_id"], None)
-    return Unfinished(last_round + 1, tuple(calls.values()), usage)
+    return Unfinished(last_round + 1, tuple(calls.values()), usage, asked_us)
 
 
 def title_of(content: str) -> str:

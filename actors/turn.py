@@ -15,7 +15,7 @@ import msgspec
 
 from actors.cancellation import CancellationToken
 from actors.models.base import Completed, Delta, Model, ModelRequest, Retrying, ToolCall, ToolSpec, Usage
-from actors.tools.base import Tool, ToolContext, ToolResult
+from actors.tools.base import WAITING_TOOLS, Tool, ToolContext, ToolResult, WaitFor
 from actors.tools.executor import run_tool
 from actors.transcript import assistant_message, tool_message, window
 
@@ -68,13 +68,21 @@ class Finished(msgspec.Struct, frozen=True):
     events: tuple[tuple[str, dict[str, Any]], ...]
 
 
-Step = Announced | Spoken | RoundDone | ToolDone | Finished
+class Waiting(msgspec.Struct, frozen=True):
+    """The turn cannot go on before these turns have ended: its last step in this run."""
+
+    turns: tuple[str, ...]
+    until_us: int
+
+
+Step = Announced | Spoken | RoundDone | ToolDone | Finished | Waiting
 
 
 class TurnInput(msgspec.Struct, kw_only=True):
     """What a turn needs. `history` is the runner's live transcript: it grows as steps are committed.
 
-    `open_calls` are tool calls of the last committed round that have no result yet (after a crash).
+    `open_calls` are tool calls of the last committed round that have no result yet (after a crash, or a wait), which
+    was recorded at `asked_us`.
     """
 
     session_id: str
@@ -93,6 +101,7 @@ class TurnInput(msgspec.Struct, kw_only=True):
     max_output: int | None = None
     first_round: int = 1
     open_calls: tuple[ToolCall, ...] = ()
+    asked_us: int | None = None
     usage: Usage = Usage()
 
 
@@ -178,6 +187,8 @@ class Turn:
         return Finished(self.round, answer, self.usage, stop_reason, message, events)
 
     async def _run_tools(self, number: int, calls: Sequence[ToolCall], *, resumed: bool) -> AsyncIterator[Step]:
+        # What may have to wait comes last: nothing that could have run is left open meanwhile.
+        calls = sorted(calls, key=lambda call: call.name in WAITING_TOOLS)
         tools = [self._in.find_tool(call.name) for call in calls]
         together = all(tool is not None and tool.parallel_safe for tool in tools)
         for call in calls:
@@ -187,15 +198,19 @@ class Turn:
             )
         if not together:
             for call, tool in zip(calls, tools, strict=True):
-                yield await self._call(number, call, tool, resumed)
+                try:
+                    done: Step = await self._call(number, call, tool, resumed)
+                except WaitFor as wait:
+                    done = Waiting(wait.turns, wait.until_us)
+                yield done
             return
         running = [
             asyncio.create_task(self._call(number, call, tool, resumed), name=f"tool-{call.name}")
             for call, tool in zip(calls, tools, strict=True)
         ]
         try:
-            for done in asyncio.as_completed(running):
-                yield await done
+            for finished in asyncio.as_completed(running):
+                yield await finished
         finally:
             for task in running:
                 task.cancel()
@@ -218,6 +233,8 @@ class Turn:
                 key=f"{given.turn_id}:{number}:{call.call_id}",
                 token=given.token,
                 output=lambda text: given.say("tool_output_delta", head, "delta", text),
+                tools=tuple(spec.name for spec in given.specs),
+                asked_us=given.asked_us if resumed else None,
             )
             result, duration_ms, truncated = await run_tool(
                 tool, call, context, max_result_bytes=given.max_result_bytes

@@ -16,21 +16,20 @@ from typing import Any
 
 from actors.completion_webhooks import completion_of, finish_in_store
 from actors.errors import WunderError
-from actors.events import TERMINAL, decode_json, encode_json
+from actors.events import TERMINAL
 from actors.handles import DirectoryHandle
+from actors.history import FROM_THE_START, History
 from actors.logs import log
 from actors.messages import Submit
-from actors.models.base import Usage
 from actors.replies import Permit, Submitted
 from actors.session import Enqueue, RunningTurn, Session
 from actors.session_stream import Draft, SessionStream
 from actors.task_request import hopeless, question_of, request_cursor, task_of
-from actors.transcript import Unfinished, unfinished, user_message
-from actors.turn_runner import RETRIED, FinishTurn, Services, TurnRunner
-from storage.records import EventRecord, MessageRecord, OpenedSession, TaskRecord, TerminalStatus, TurnId
+from actors.transcript import Unfinished, user_message
+from actors.turn_runner import RETRIED, SUSPENDED, FinishTurn, Services, TurnRunner
+from storage.records import EventRecord, OpenedSession, TaskRecord, TerminalStatus, TurnId
 
 MAX_PICKED_UP = 200
-_FROM_THE_START = Unfinished(next_round=1, open_calls=(), usage=Usage())
 
 
 class TurnQueue:
@@ -53,7 +52,7 @@ class TurnQueue:
         self._directory = directory
         self._actor = actor
         self._abandon = abandon
-        self._history: list[dict[str, Any]] | None = [] if opened.session.message_count == 0 else None
+        self._history = History(services, session, empty=opened.session.message_count == 0)
         self.lock = asyncio.Lock()
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
@@ -64,7 +63,7 @@ class TurnQueue:
     async def start_new(self, command: Submit) -> Submitted:
         """Accept a turn and start it; the permit is held."""
         task = task_of(command, "running", self._stream.latest, self._services.clock.now_us())
-        history = await self._load_history()
+        history = await self._history.load()
         message = user_message(command.content, command.attachments)
         accepted = await self._accept(task, [message], [])
         if accepted is not None:
@@ -72,7 +71,7 @@ class TurnQueue:
             return self.duplicate(accepted)
         self._session.next_position += 1
         history.append(message)
-        self._spawn(task, _FROM_THE_START)
+        self._spawn(task, FROM_THE_START)
         return self._submitted(task, position=0, reason=None)
 
     async def enqueue(self, command: Submit, decision: Enqueue) -> Submitted:
@@ -83,6 +82,8 @@ class TurnQueue:
         if accepted is not None:
             await self.advance()
             return self.duplicate(accepted)
+        if decision.interrupt and (begun := self._session.take_begun()) is not None:
+            await self.finish_queued(begun, "interrupted")
         self._session.enqueue(task, front=decision.interrupt)
         running = self._session.running
         if decision.interrupt and running is not None and not running.finishing:
@@ -94,7 +95,7 @@ class TurnQueue:
     async def _accept(self, task: TaskRecord, messages: list[dict[str, Any]], drafts: list[Draft]) -> TaskRecord | None:
         """Record the task; the earlier one if its idempotency key is known."""
         earlier: list[TaskRecord] = []
-        records = [self._message(task.turn_id, message) for message in messages]
+        records = [self._history.record(task.turn_id, message) for message in messages]
 
         async def write(rows: Sequence[EventRecord]) -> bool:
             accepted = await self._services.store.accept_turn(self._session.fence, task, messages=records, events=rows)
@@ -195,7 +196,7 @@ class TurnQueue:
         self._session.crashed = None
         if task is None:
             return
-        begin, opening = await self._begin_again(task)
+        begin, opening = await self._history.begin_again(task)
         self._spawn(task, begin, resumed=True, opening=opening)
 
     def _too_early(self, task: TaskRecord) -> bool:
@@ -205,47 +206,25 @@ class TurnQueue:
         """Run a task that was claimed with this session, to its end or until it is to be tried again."""
         async with self.lock:
             self._session.crashed = None
-            await self._load_history()
-            begin, opening = await self._begin_again(task) if task.attempt > 1 else self._begin(task)
+            await self._history.load()
+            begin, opening = await self._history.begin_again(task) if task.attempt > 1 else self._history.begin(task)
             self._stream.announce(Draft("queue_start", task.turn_id, {}))
             self._spawn(task, begin, resumed=task.attempt > 1, opening=opening, finish=finish)
         if self.task is not None:
             await asyncio.wait([self.task])
 
-    def _begin(self, task: TaskRecord) -> tuple[Unfinished, list[dict[str, Any]]]:
-        """From the start, with the question that is recorded with the turn's first commit."""
-        question = question_of(task)
-        if self._history is not None:
-            self._history.append(question)
-        return _FROM_THE_START, [question]
-
-    async def _begin_again(self, task: TaskRecord) -> tuple[Unfinished, list[dict[str, Any]]]:
-        """Where the turn stands according to its committed messages; it may have none yet."""
-        records = await self._services.store.load_messages(
-            self._session.session_id, limit=self._services.settings.sessions.max_history_messages
-        )
-        bodies = [decode_json(record.body) for record in records]
-        self._history = bodies
-        if not any(record.turn_id == task.turn_id for record in records):
-            return self._begin(task)
-        return unfinished(records, bodies, task.turn_id), []
-
     async def pick_up(self) -> None:
         """Learn of tasks that were queued without this owner."""
         async with self.lock:
-            known = {task.turn_id for task in self._session.queue}
             tasks = await self._services.store.queued_tasks(self._session.session_id, limit=MAX_PICKED_UP)
-            now_us = self._services.clock.now_us()
-            for task in tasks:
-                if task.turn_id not in known and task.in_line(now_us):
-                    self._session.enqueue(task, front=False)
+            self._session.pick_up(tasks, self._services.clock.now_us())
             await self.advance()
 
     async def _start_queued(self, queued: TaskRecord) -> None:
-        history = await self._load_history()
+        history = await self._history.load()
         again = queued.attempt > 0
         message = question_of(queued)
-        records = [] if again else [self._message(queued.turn_id, message)]
+        records = [] if again else [self._history.record(queued.turn_id, message)]
         started: list[TaskRecord] = []
 
         async def write(rows: Sequence[EventRecord]) -> bool:
@@ -266,12 +245,12 @@ class TurnQueue:
 
         if await self._stream.commit([Draft("queue_start", queued.turn_id, {})], write):
             if again:
-                begin, opening = await self._begin_again(queued)
+                begin, opening = await self._history.begin_again(queued)
                 self._spawn(started[-1], begin, resumed=True, opening=opening)
                 return
             self._session.next_position += len(records)
             history.append(message)
-            self._spawn(started[-1], _FROM_THE_START)
+            self._spawn(started[-1], FROM_THE_START)
             return
         current = await self._services.store.get_task(queued.turn_id)
         if current is not None and current.status == "queued":
@@ -298,12 +277,12 @@ class TurnQueue:
     async def _run(
         self, running: RunningTurn, begin: Unfinished, opening: Sequence[dict[str, Any]], finish: FinishTurn | None
     ) -> None:
-        assert self._history is not None  # noqa: S101 - loaded before a turn starts
+        assert self._history.messages is not None  # noqa: S101 - loaded before a turn starts
         runner = TurnRunner(
             self._services,
             self._session,
             self._stream,
-            self._history,
+            self._history.messages,
             running,
             begin=begin,
             opening=opening,
@@ -326,23 +305,26 @@ class TurnQueue:
         async with self.lock:
             self._session.finished(running.status)
             self.task = None
-            if running.status == RETRIED and finish is None:
-                await self._keep_for_retry(running.turn_id)
+            if running.status in (RETRIED, SUSPENDED) and finish is None:
+                await self._keep_for_later(running.turn_id)
+            if running.status == SUSPENDED:
+                self._services.children.suspended(running.turn_id)
+            elif running.status != RETRIED:
+                self._services.children.ended(running.task, running.status)
             try:
                 await self.advance()
             except WunderError as error:
                 log.warning("session_not_advanced", session=self._session.session_id, error=type(error).__name__)
 
-    async def _keep_for_retry(self, turn_id: TurnId) -> None:
-        """A turn that is tried again keeps its place at the head of its session's line."""
+    async def _keep_for_later(self, turn_id: TurnId) -> None:
+        """A turn that is tried again, or waits for others, keeps its place at the head of its session's line."""
         with contextlib.suppress(WunderError):
             task = await self._services.store.get_task(turn_id)
             if task is not None and task.status == "queued":
                 self._session.enqueue(task, front=True)
 
-    async def finish_queued(self, task: TaskRecord) -> None:
-        """Cancel a turn that has not started."""
-        status: TerminalStatus = "cancelled"
+    async def finish_queued(self, task: TaskRecord, status: TerminalStatus = "cancelled") -> None:
+        """End a turn that does not run."""
         end = completion_of(task, status, stop_reason=status, now_us=self._services.clock.now_us())
 
         async def write(rows: Sequence[EventRecord]) -> bool:
@@ -350,9 +332,10 @@ class TurnQueue:
 
         terminal = Draft(TERMINAL, task.turn_id, {"status": status, "stop_reason": status})
         with self._giving_up_on_failure():
-            await self._stream.commit([terminal], write)
-        if end.outbox:
-            self._directory.ring_outboxes()
+            if await self._stream.commit([terminal], write):
+                self._services.children.ended(task, status)
+                if end.outbox:
+                    self._directory.ring_outboxes()
 
     async def acquire(self, *, wait: bool) -> Permit:
         """The session's permit, or (with `wait`) a place in the queue for it."""
@@ -362,26 +345,6 @@ class TurnQueue:
         permit = await self._directory.acquire(session.session_id, session.user_id, self._actor, wait=wait)
         session.permit = "held" if permit.granted else "waiting" if permit.waiting else "none"
         return permit
-
-    async def _load_history(self) -> list[dict[str, Any]]:
-        if self._history is None:
-            records = await self._services.store.load_messages(
-                self._session.session_id,
-                limit=self._services.settings.sessions.max_history_messages,
-            )
-            self._history = [decode_json(record.body) for record in records]
-        return self._history
-
-    def _message(self, turn_id: TurnId, body: dict[str, Any]) -> MessageRecord:
-        return MessageRecord(
-            session_id=self._session.session_id,
-            position=self._session.next_position,
-            turn_id=turn_id,
-            round=0,
-            role=body["role"],
-            body=encode_json(body),
-            created_us=self._services.clock.now_us(),
-        )
 
     @contextlib.contextmanager
     def _giving_up_on_failure(self) -> Iterator[None]:

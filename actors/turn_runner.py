@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from actors.cancellation import Cancelled
-from actors.clock import Clock
+from actors.children import Children
+from actors.clock import Clock, isoformat
 from actors.completion_webhooks import completion_of, finish_in_store
 from actors.errors import StaleEpoch, UpstreamError, WunderError
 from actors.events import TERMINAL, encode_json
@@ -23,9 +24,9 @@ from actors.settings import ActorSettings
 from actors.task_request import agent_of, request_of
 from actors.tools.registry import Tools
 from actors.transcript import Unfinished, partial_message
-from actors.turn import Announced, Finished, RoundDone, Spoken, Step, ToolDone, Turn, TurnInput, closing
+from actors.turn import Announced, Finished, RoundDone, Spoken, Step, ToolDone, Turn, TurnInput, Waiting, closing
 from storage.queue_writer import FinishedTurn
-from storage.records import EventRecord, Fence, MessageRecord, TerminalStatus
+from storage.records import EventRecord, Fence, MessageRecord, TerminalStatus, TurnId
 from storage.store import AsyncStorageBackend
 from storage.turn_writer import Completion
 
@@ -37,7 +38,8 @@ FinishLine = Gathering[FinishedTurn, bool]
 
 
 RETRIED = "retried"
-"""How a run ended that did not end its turn."""
+SUSPENDED = "suspended"
+"""How a run ended that did not end its turn: it failed and comes again, or it waits for others."""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     models: Models
     tools: Tools
+    children: Children
     ended: Counter[str] = msgspec.field(default_factory=Counter)
 
 
@@ -89,6 +92,9 @@ class TurnRunner:
             self._turn = turn = Turn(self._input())
             async with closing(turn.run()) as steps:
                 async for step in steps:
+                    if isinstance(step, Waiting):
+                        await self._suspend(step)
+                        return
                     await self._apply(step)
         except Cancelled as cancelled:
             await self._finish(_cancel_status(cancelled.reason), error=None)
@@ -146,6 +152,25 @@ class TurnRunner:
         self._running.status = RETRIED
         self._services.ended[RETRIED] += 1
         return True
+
+    async def _suspend(self, step: Waiting) -> None:
+        """Record that the turn waits: it keeps its place in the session, and holds nothing else."""
+        task, store, now_us = self._running.task, self._services.store, self._services.clock.now_us()
+        agents = [TurnId(turn) for turn in step.turns]
+
+        async def write(rows: Sequence[EventRecord]) -> bool:
+            return await store.suspend_turn(
+                self._session.fence, task, waits_for=agents, until_us=step.until_us, events=rows, now_us=now_us
+            )
+
+        self._running.token.raise_if_cancelled()
+        waiting = Draft("turn_waiting", task.turn_id, {"agents": agents, "until": isoformat(step.until_us)})
+        if not await self._stream.commit([waiting], write):
+            # Another process recorded a cancel in the turn's row, or has the turn: the end's commit tells which.
+            self._running.token.cancel()
+            raise Cancelled("cancelled")
+        self._running.status = SUSPENDED
+        self._services.ended[SUSPENDED] += 1
 
     async def _apply(self, step: Step) -> None:
         if type(step) is Spoken:
@@ -324,6 +349,7 @@ class TurnRunner:
             max_output=overrides.get("max_output"),
             first_round=self._begin.next_round,
             open_calls=self._begin.open_calls,
+            asked_us=self._begin.asked_us,
             usage=self._begin.usage,
         )
 

@@ -18,9 +18,9 @@ from actors.errors import WunderError
 from actors.handles import DirectoryHandle
 from actors.logs import log
 from actors.messages import Submit
+from actors.task_intake import TaskIntake, WantedTask
 from gateway.protocol import TurnOptions
 from gateway.settings import Settings
-from gateway.tasks import Tasks, background_task
 from gateway.turns import Turns
 from storage.channel_records import Admission, ChannelCommand, ChannelMessage, ChatState
 from storage.outbox_records import NewOutboxItem
@@ -42,13 +42,13 @@ class ChannelInbox:
         store: AsyncStorageBackend,
         clock: Clock,
         directory: DirectoryHandle,
-        tasks: Tasks,
+        intake: TaskIntake,
         turns: Turns,
     ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
-        self._tasks = tasks
+        self._intake = intake
         self._turns = turns
         self._directory = directory
         self._background = Background()
@@ -71,24 +71,22 @@ class ChannelInbox:
         command = command_of(inbound)
         if command is not None:
             return await self._command(_origin(account, inbound), message, command)
-        await self._tasks.refuse_if_full(way.user_id)
+        await self._intake.refuse_if_full(way.user_id)
         submit = self._submit(account, way, inbound, message)
-        max_attempts = self._settings.agent_queue.max_retries + 1
 
         def make(admission: Admission) -> NewTask:
-            return background_task(
-                msgspec.structs.replace(submit, session_id=admission.session_id),
-                reason="channel",
-                now_us=now_us,
+            wanted = WantedTask(
+                command=msgspec.structs.replace(submit, session_id=admission.session_id),
                 priority=GIVES_WAY if admission.gives_way else 0,
                 run_at_us=admission.run_at_us,
-                max_attempts=max_attempts,
+                reason="channel",
             )
+            return self._intake.new_task(wanted, 0, now_us)
 
         accepted = await self._store.accept_channel_message(message, pace(account.settings), make, now_us=now_us)
         if accepted.enqueued is None:
             return "duplicate"
-        self._tasks.announce([accepted.enqueued])
+        self._intake.announce([accepted.enqueued])
         return "accepted"
 
     def _submit(self, account: Account, way: Route, inbound: Inbound, message: ChannelMessage) -> Submit:

@@ -10,12 +10,12 @@ from actors.clock import Clock
 from actors.handles import DirectoryHandle
 from actors.metrics import GatewayMetrics
 from actors.secrets import SecretBox
+from actors.task_intake import TaskIntake
 from gateway.auth import Auth
 from gateway.channel_inbox import ChannelInbox
 from gateway.http_channel_admin import ChannelAdminHandlers
 from gateway.http_channels import ChannelHandlers
 from gateway.settings import Settings
-from gateway.tasks import Tasks
 from gateway.turns import Turns
 from storage.store import AsyncStorageBackend
 
@@ -34,13 +34,13 @@ class ChannelServices:
         clock: Clock,
         directory: DirectoryHandle,
         auth: Auth,
-        tasks: Tasks,
+        intake: TaskIntake,
         turns: Turns,
         metrics: GatewayMetrics,
     ) -> None:
         box = SecretBox(settings.security.secrets_keys)
         book = AccountBook(settings.channels, store, box, clock)
-        self._inbox = ChannelInbox(settings, store, clock, directory, tasks, turns)
+        self._inbox = ChannelInbox(settings, store, clock, directory, intake, turns)
         self._providers = Providers(settings.channels, book, clock)
         self._handlers = ChannelHandlers(settings, book, self._inbox, clock, metrics)
         self._admin = ChannelAdminHandlers(auth, store, book, box, self._providers, turns, clock)

@@ -21,12 +21,12 @@ from actors.errors import (
 )
 from actors.events import encode_json
 from actors.messages import DropSession, ReadBuffer
+from actors.owners import Owners
 from actors.replies import Buffered, Done, Event
 from gateway.answers import Wait
 from gateway.auth import Auth, Principal
 from gateway.connections import Connections
 from gateway.http_common import json_response, ok, read_json
-from gateway.owners import Owners
 from gateway.protocol import (
     AskBody,
     CancelBody,

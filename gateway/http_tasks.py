@@ -15,10 +15,11 @@ from gateway.paging import decode_cursor, encode_cursor, time_text
 from gateway.protocol import TaskBody
 from gateway.tasks import Tasks
 from gateway.turns import Turns
-from storage.records import AttemptRecord, SessionId, TaskRecord, TaskStatus, TurnId
+from storage.records import AttemptRecord, SessionId, ShownStatus, TaskRecord, TurnId
 from storage.store import AsyncStorageBackend
 
-_STATUSES = get_args(TaskStatus)
+_STATUSES = get_args(ShownStatus)
+_MOST_CHILDREN = 1000
 
 
 class TaskHandlers:
@@ -38,7 +39,7 @@ class TaskHandlers:
         data = {
             "task_id": task.turn_id,
             "session_id": task.session_id,
-            "status": task.status,
+            "status": task.shown_status,
             "position": recorded.position,
         }
         return ok(data, 202)
@@ -65,7 +66,9 @@ class TaskHandlers:
     async def inspect(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
         attempts = await self._store.list_attempts(task.turn_id)
-        return ok({**task_view(task), "attempts": attempts_view(task, attempts)})
+        children = await self._store.list_children(task.turn_id, limit=_MOST_CHILDREN)
+        shown = [{"task_id": child.turn_id, "status": child.shown_status} for child in children]
+        return ok({**task_view(task), "attempts": attempts_view(task, attempts), "children": shown})
 
     async def cancel(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
@@ -91,7 +94,8 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "session_id": task.session_id,
         "user_id": task.user_id,
         "origin": task.origin,
-        "status": task.status,
+        "status": task.shown_status,
+        "parent_id": task.parent_id,
         "priority": task.priority,
         "attempt": task.attempt,
         "max_attempts": task.max_attempts,
@@ -122,7 +126,7 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
     if task.attempt and task.attempt not in {attempt.attempt for attempt in attempts}:
         last = {
             "attempt": task.attempt,
-            "outcome": task.status,
+            "outcome": task.shown_status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
         found.append({**last, "started_at": time_text(task.started_us), "finished_at": time_text(task.finished_us)})

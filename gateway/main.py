@@ -15,7 +15,9 @@ from actors.handles import DirectoryHandle, Reach
 from actors.logs import configure_logs, log
 from actors.loop import Loop
 from actors.messages import Batch, Describe, Drain, TokenEnded, decode_command, encode
+from actors.owners import Owners
 from actors.replies import Description, Done, Reply, to_failed
+from actors.task_intake import TaskIntake
 from gateway.accounts import Accounts
 from gateway.app import SocketHandlers, create_app
 from gateway.auth import Auth
@@ -27,7 +29,6 @@ from gateway.http_outbox import OutboxHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
-from gateway.owners import Owners
 from gateway.password_rules import PasswordRules, load_common_passwords
 from gateway.passwords import PasswordHasher
 from gateway.requests import RequestServices
@@ -73,11 +74,12 @@ class GatewayService:
         chat = ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners)
         services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
-        self._tasks_service = Tasks(settings, store, clock, directory, owners, self._turns)
+        intake = TaskIntake(settings.agent_queue, store, clock, directory, owners)
+        self._tasks_service = Tasks(settings, store, clock, intake, self._turns)
         tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
         outbox = OutboxHandlers(store, self.auth, directory, clock)
         self._channels = ChannelServices(
-            settings, store, clock, directory, self.auth, self._tasks_service, self._turns, self._health.metrics
+            settings, store, clock, directory, self.auth, intake, self._turns, self._health.metrics
         )
         self.app = create_app(
             settings, clock, self.auth, self.accounts, self._health, chat, tasks, outbox, sockets, self._channels

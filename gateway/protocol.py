@@ -31,6 +31,7 @@ EventKind = Literal[
     "queued",
     "queue_start",
     "task_retry",
+    "turn_waiting",
     "progress",
     "llm_request",
     "llm_output_delta",

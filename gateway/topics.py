@@ -23,8 +23,8 @@ from actors.lines import KEEPALIVE_S
 from actors.logs import log
 from actors.loop import Loop
 from actors.messages import Batch, Follow, ReadBuffer, Unfollow
+from actors.owners import Owners
 from actors.replies import Buffered, Event, Following, Submitted
-from gateway.owners import Owners
 from gateway.subscriptions import Sink, Subscription, Topic
 from storage.records import SessionId, UserId
 from storage.segments import cut

@@ -11,10 +11,11 @@ from actors.clock import Clock
 from actors.errors import InvalidRequest
 from actors.messages import BusyPolicy, CancelTurn, Submit
 from actors.models.registry import Models
+from actors.owners import Owners
 from actors.replies import CancelReceipt, Submitted
+from actors.tools.agents import AGENT_TOOLS
 from actors.tools.registry import Tools
 from actors.transcript import title_of
-from gateway.owners import Owners
 from gateway.protocol import TurnOptions
 from gateway.settings import Settings
 from gateway.subscriptions import Topic
@@ -39,7 +40,7 @@ class Turns:
         self._clock = clock
         self._gateway = gateway
         self._models = Models(settings.llm)
-        self._tools = Tools(settings.tools)
+        self._tools = Tools(settings.tools, elsewhere=AGENT_TOOLS)
 
     async def close(self) -> None:
         await self._models.close()
@@ -111,7 +112,7 @@ class Turns:
         if options.model_name is not None:
             self._models.get(options.model_name)
         if options.tool_names is not None:
-            self._tools.specs(options.tool_names)
+            self._tools.check(options.tool_names)
         self.check_agent(agent_id)
 
     def check_agent(self, agent_id: str | None) -> None:

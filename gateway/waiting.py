@@ -16,7 +16,7 @@ T = TypeVar("T")
 KEPT_S = 1.0
 """Anybody may ask for /metrics: an answer serves for so long."""
 _TIMEOUT_S = 2.0
-_TASK_STATES = ("queued", "running")
+_TASK_STATES = ("queued", "waiting", "running")
 _OUTBOX_STATES = ("pending", "sending", "dead")
 _OTHER = "other"
 TaskStates = dict[str, tuple[int, float]]

@@ -33,11 +33,13 @@ class MergedQueueWriter:
                 plain_text(item.session.agent_id) if item.session else None,
                 item.task.request.decode(),
                 item.task.created_us,
+                plain_text(item.task.parent_id),
+                item.task.depth,
             )
             for item in items
         ]
         data = [item.event.decode() for item in items]
-        added = await self._db.fetch("enqueue_new_tasks", *columns(rows, 11), now_us, data)
+        added = await self._db.fetch("enqueue_new_tasks", *columns(rows, 13), now_us, data)
         return {row["turn_id"] for row in added}
 
     async def claim(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:

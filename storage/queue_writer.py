@@ -156,6 +156,8 @@ def enqueue_params(item: NewTask, rank: int, *, ready: bool) -> tuple[Any, ...]:
         ready,
         task.run_at_us,
         task.max_attempts,
+        plain_text(task.parent_id),
+        task.depth,
     )
 
 

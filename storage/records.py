@@ -16,6 +16,7 @@ TurnId = NewType("TurnId", str)
 OwnerId = NewType("OwnerId", str)
 
 TaskStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted", "dead"]
+ShownStatus = Literal["queued", "waiting", "running", "succeeded", "failed", "cancelled", "interrupted", "dead"]
 TerminalStatus = Literal["succeeded", "failed", "cancelled", "interrupted", "dead"]
 Origin = Literal["message", "task"]
 Role = Literal["system", "user", "assistant", "tool"]
@@ -115,7 +116,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the
     owner, `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may
-    start. `request` is the accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
+    start. `parent_id` is the turn that started it as a child, `depth` levels down. A turn that waits for children has
+    their ids in `waits_for`, and `run_at_us` is when it waits no longer. `request` is the accepted command as JSON.
+    `error` is JSON {"code", "message"}; `usage` is JSON.
     """
 
     turn_id: TurnId
@@ -140,6 +143,14 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     run_at_us: int | None = None
     failures: int = 0
     max_attempts: int = 1
+    parent_id: TurnId | None = None
+    depth: int = 0
+    waits_for: str | None = None
+
+    @property
+    def shown_status(self) -> ShownStatus:
+        """The state as people see it: a turn that waits for its children is in one of its own."""
+        return "waiting" if self.status == "queued" and self.waits_for is not None else self.status
 
     def in_line(self, now_us: int) -> bool:
         """Whether a queued task waits for its turn, and not only for its time (a retry keeps its place)."""

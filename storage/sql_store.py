@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from storage.channels import ChannelTopic
+from storage.children import ChildTopic
 from storage.events import EventTopic
 from storage.migrate import migrate
 from storage.outbox import OutboxTopic
@@ -13,7 +14,7 @@ from storage.sessions import SessionTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, ChannelTopic, EventTopic, OutboxTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, ChannelTopic, ChildTopic, EventTopic, OutboxTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:

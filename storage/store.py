@@ -285,6 +285,37 @@ class TaskQueueStorage(Protocol):
         """For each state that is not an end: how many tasks, and when the oldest of them was created."""
 
 
+class ChildStorage(Protocol):
+    """Child tasks: turns that other turns have started and may wait for."""
+
+    async def suspend_turn(
+        self,
+        fence: Fence,
+        task: TaskRecord,
+        *,
+        waits_for: Sequence[TurnId],
+        until_us: int,
+        events: Sequence[EventRecord],
+        now_us: int,
+    ) -> bool:
+        """running -> waiting (queued until then); False if it is not running or its cancel was requested."""
+
+    async def end_wait(self, turn_id: TurnId, *, now_us: int) -> SessionId | None:
+        """Make a waiting turn due now if every child that it waits for has ended; its session if it was."""
+
+    async def end_waits(self, *, now_us: int) -> int:
+        """The same for all that wait: for those whose waker died. How many there were."""
+
+    async def list_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
+        """A turn's children in the order in which they were started."""
+
+    async def cancel_children(self, parent_id: TurnId) -> list[tuple[TurnId, SessionId]]:
+        """Mark a turn's children that have not ended as to be cancelled: none of them succeeds any more."""
+
+    async def stray_children(self, *, limit: int) -> list[tuple[TurnId, SessionId]]:
+        """Children that have not ended although their parent ended without success."""
+
+
 class EventStorage(Protocol):
     """The event log of each session."""
 
@@ -303,7 +334,15 @@ class EventStorage(Protocol):
 
 
 class AsyncStorageBackend(
-    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, EventStorage, OutboxStorage, ChannelStorage, Protocol
+    UserStorage,
+    SessionStorage,
+    TaskStorage,
+    TaskQueueStorage,
+    ChildStorage,
+    EventStorage,
+    OutboxStorage,
+    ChannelStorage,
+    Protocol,
 ):
     """The whole store, and its life."""
 

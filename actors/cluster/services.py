@@ -19,8 +19,8 @@ from actors.outbox import Outbox, OutboxServices
 from actors.pool import WorkerPool
 from actors.session_host import SessionHost
 from actors.settings import ActorSettings
-from actors.tools.registry import Tools
 from actors.turn_runner import Services
+from actors.wiring import create_children, create_services
 from storage.factory import create_store
 
 DIRECTORY = "directory"
@@ -31,13 +31,13 @@ __all__ = ["DIRECTORY", "JANITOR", "directory", "janitor", "outbox", "session_ac
 def session_actor(name: str, node_id: str, data: bytes) -> SessionHost:
     reach = RayReach()
     handle = DirectoryHandle(reach.actor(DIRECTORY))
-    return SessionHost(_services(data), handle, reach, actor=name, node_id=node_id)
+    return SessionHost(_services(data, handle, reach), handle, reach, actor=name, node_id=node_id)
 
 
 def worker_pool(name: str, node_id: str, data: bytes) -> WorkerPool:
     reach = RayReach()
     handle = DirectoryHandle(reach.actor(DIRECTORY))
-    return WorkerPool(_services(data), handle, reach, actor=name, node_id=node_id)
+    return WorkerPool(_services(data, handle, reach), handle, reach, actor=name, node_id=node_id)
 
 
 def outbox(name: str, node_id: str, data: bytes) -> Outbox:
@@ -64,18 +64,14 @@ def janitor(name: str, node_id: str, data: bytes) -> JanitorService:
     settings = _settings(data)
     reach = RayReach()
     handle = DirectoryHandle(reach.actor(DIRECTORY))
-    return JanitorService(settings, create_store(settings.storage), SystemClock(), handle, reach)
+    store, clock = create_store(settings.storage), SystemClock()
+    children = create_children(settings, store, clock, handle, reach)
+    return JanitorService(settings, store, clock, handle, reach, children)
 
 
-def _services(data: bytes) -> Services:
+def _services(data: bytes, handle: DirectoryHandle, reach: RayReach) -> Services:
     settings = _settings(data)
-    return Services(
-        settings=settings,
-        store=create_store(settings.storage),
-        clock=SystemClock(),
-        models=Models(settings.llm),
-        tools=Tools(settings.tools),
-    )
+    return create_services(settings, create_store(settings.storage), SystemClock(), Models(settings.llm), handle, reach)
 
 
 def _settings(data: bytes) -> ActorSettings:

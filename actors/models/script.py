@@ -1,7 +1,8 @@
 """What the scripted model says: a plan read off the last question, in plain words.
 
 "calculate 6*7", "what time is it in Europe/Berlin", "fetch https://...", "sleep 3", "parallel calculate 1+1 and 2+2",
-"echo ...", "count to 9", "stream 9", "think ...", "fail timeout", "fail garbage after 5"; anything else: who it is.
+"delegate echo one and echo two" (to agents), "echo ...", "count to 9", "stream 9", "think ...", "fail timeout",
+"fail garbage after 5"; anything else: who it is.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def plan(request: ModelRequest) -> Plan:
     question = text_of(messages[last]).strip() if last >= 0 else ""
     results = [m for m in messages[last + 1 :] if m.get("role") == "tool"]
     if results:
-        return _with_results(results)
+        answers = [m for m in results if m.get("name") != "spawn_agent" or "error" in text_of(m)[:20]]
+        return _with_results(answers) if answers else Plan(calls=(("wait_agents", {}),))
     known = {tool.name for tool in request.tools}
     for pattern, answer in _RULES:
         if match := pattern.search(question):
@@ -97,6 +99,8 @@ def _readable(text: str) -> str:
         return text
     if not isinstance(data, dict):
         return text
+    if "agents" in data:
+        return "; ".join(str(agent.get("answer", agent["status"])) for agent in data["agents"])
     if "error" in data:
         return f"it failed ({data['error']})"
     chosen = next((data[key] for key in ("result", "time", "text") if key in data), None)
@@ -118,6 +122,11 @@ def _calculate(match: re.Match[str]) -> Plan:
 def _parallel(match: re.Match[str]) -> Plan:
     expressions = _SEPARATOR.split(match[1].strip().rstrip("?"), maxsplit=_MAX_PARALLEL)[:_MAX_PARALLEL]
     return Plan(calls=tuple(("calculator", {"expression": e.strip()}) for e in expressions if e.strip()))
+
+
+def _delegate(match: re.Match[str]) -> Plan:
+    tasks = _SEPARATOR.split(match[1].strip(), maxsplit=_MAX_PARALLEL)[:_MAX_PARALLEL]
+    return Plan(calls=tuple(("spawn_agent", {"task": task.strip()}) for task in tasks if task.strip()))
 
 
 def _time(match: re.Match[str]) -> Plan:
@@ -150,6 +159,7 @@ def _rule(pattern: str, answer: Callable[[re.Match[str]], Plan]) -> tuple[re.Pat
 
 
 _RULES = (
+    _rule(r"^delegate\s+(.+)", _delegate),
     _rule(r"^echo\s+(.+)", lambda match: _say(match[1])),
     _rule(r"^fail(?:\s+(refused|timeout|garbage|overloaded|unavailable))?(?:\s+after\s+(\d+))?\s*$", _fail),
     _rule(r"^think\b(?:\s+about)?(.*)", _think),

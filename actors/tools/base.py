@@ -9,9 +9,15 @@ import msgspec
 
 from actors.cancellation import CancellationToken
 
+WAITING_TOOLS = frozenset(("wait_agents",))
+"""Tools that may raise `WaitFor`."""
+
 
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a running tool knows of its turn; `key` is the same at each repetition of this call."""
+    """What a running tool knows of its turn; `key` is the same at each repetition of this call.
+
+    `tools` are the names of those that the turn may use. `asked_us` is when the call was recorded, at a repetition.
+    """
 
     session_id: str
     turn_id: str
@@ -20,6 +26,8 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     token: CancellationToken
     output: Callable[[str], None]
+    tools: tuple[str, ...] = ()
+    asked_us: int | None = None
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +36,15 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     data: Any = None
     error: str | None = None
+
+
+class WaitFor(Exception):
+    """The turn cannot go on before these turns have ended, or until then; the call is made again after that."""
+
+    def __init__(self, turns: tuple[str, ...], until_us: int) -> None:
+        super().__init__(turns, until_us)
+        self.turns = turns
+        self.until_us = until_us
 
 
 class Tool(Protocol):

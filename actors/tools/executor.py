@@ -11,7 +11,7 @@ from actors.cancellation import Cancelled
 from actors.errors import ToolError
 from actors.logs import log
 from actors.models.base import ToolCall
-from actors.tools.base import Tool, ToolContext, ToolResult
+from actors.tools.base import Tool, ToolContext, ToolResult, WaitFor
 from actors.tools.limits import NotJson, cut_data, cut_text
 
 MAX_ARGUMENTS_BYTES = 1 << 20
@@ -20,7 +20,7 @@ MAX_ARGUMENTS_BYTES = 1 << 20
 async def run_tool(
     tool: Tool, call: ToolCall, context: ToolContext, *, max_result_bytes: int
 ) -> tuple[ToolResult, float, bool]:
-    """The result, how many milliseconds it took, and whether it was cut. Raises only `Cancelled`."""
+    """The result, how many milliseconds it took, and whether it was cut. Raises only `Cancelled` and `WaitFor`."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     result = await _run(tool, call, context)
@@ -39,7 +39,7 @@ async def _run(tool: Tool, call: ToolCall, context: ToolContext) -> ToolResult:
     try:
         async with limit:
             return await context.token.guard(tool.run(arguments, context))
-    except Cancelled:
+    except (Cancelled, WaitFor):
         raise
     except ToolError as error:
         return ToolResult(ok=False, error=error.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 from aiohttp.abc import AbstractResolver
 
@@ -20,10 +21,19 @@ from actors.tools.sleep import Sleep
 
 
 class Tools:
-    """Finds tools by name and tells models of them. `client` is the guarded client, for webhooks too."""
+    """Finds tools by name and tells models of them. `client` is the guarded client, for webhooks too.
+
+    `more` are tools that are offered only where they are named; `elsewhere` are such tools that other processes have.
+    """
 
     def __init__(
-        self, settings: ToolsSettings, *, clock: Clock | None = None, resolver: AbstractResolver | None = None
+        self,
+        settings: ToolsSettings,
+        *,
+        clock: Clock | None = None,
+        resolver: AbstractResolver | None = None,
+        more: Sequence[Tool] = (),
+        elsewhere: Sequence[str] = (),
     ) -> None:
         policy = EgressPolicy(settings.http_allow_hosts, public=settings.http_public)
         self.client = GuardedClient(
@@ -35,14 +45,20 @@ class Tools:
             Sleep(),
             HttpFetch(self.client, settings.timeout_s),
         )
-        self._tools = {tool.name: tool for tool in built}
-        self._specs = {t.name: ToolSpec(t.name, t.description, schema_of(t.arguments)) for t in built}
+        self._tools = {tool.name: tool for tool in (*built, *more)}
+        self._specs = {t.name: ToolSpec(t.name, t.description, schema_of(t.arguments)) for t in self._tools.values()}
+        self._usual = tuple(tool.name for tool in built)
+        self._known = (*self._tools, *elsewhere)
 
     def specs(self, names: tuple[str, ...] | None) -> tuple[ToolSpec, ...]:
-        """The named tools (None: all of them); an unknown name is the caller's mistake."""
-        if names is None:
-            return tuple(self._specs.values())
-        return tuple(self._spec(name) for name in dict.fromkeys(names))
+        """The named tools (None: the usual ones); an unknown name is the caller's mistake."""
+        return tuple(self._spec(name) for name in dict.fromkeys(self._usual if names is None else names))
+
+    def check(self, names: tuple[str, ...]) -> None:
+        """`InvalidRequest` for a name that is no tool's, here or elsewhere."""
+        for name in names:
+            if name not in self._known:
+                self._spec(name)
 
     def get(self, name: str) -> Tool | None:
         return self._tools.get(name)
@@ -53,10 +69,10 @@ class Tools:
     def _spec(self, name: str) -> ToolSpec:
         if (spec := self._specs.get(name)) is not None:
             return spec
-        close = difflib.get_close_matches(name, self._specs, n=1)
+        close = difflib.get_close_matches(name, self._known, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise InvalidRequest(
             f"There is no tool named {name[:100]!r}.",
             field="tool_names",
-            hint=f"{hint}Known tools: {', '.join(self._specs)}.",
+            hint=f"{hint}Known tools: {', '.join(self._known)}.",
         )

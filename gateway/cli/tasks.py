@@ -13,12 +13,12 @@ from urllib.parse import quote, urlencode
 
 from gateway.cli.api import Refused
 from gateway.cli.caller import Action, Caller, Pause, add_action, run_action
-from storage.records import TaskStatus
+from storage.records import ShownStatus
 
 _PAGE = 200
 _POLL_S = 1.0
 _LATER = frozenset({429, 503})
-_ACTIVE = ("queued", "running")
+_ACTIVE = ("queued", "waiting", "running")
 
 
 def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
@@ -29,7 +29,7 @@ def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
         return add_action(actions, name, run_tasks, action, help_, default_url)
 
     listing = add("list", list_tasks, "tasks, the newest first")
-    listing.add_argument("--status", choices=get_args(TaskStatus), help="only those in this state")
+    listing.add_argument("--status", choices=get_args(ShownStatus), help="only those in this state")
     listing.add_argument("--session", help="only those of this session")
     listing.add_argument("--user", help="whose, with an API key (default: everybody's)")
     listing.add_argument("--limit", type=int, default=50, help="how many at most (default: %(default)s)")

@@ -186,9 +186,9 @@ SELECT EXISTS (SELECT 1 FROM fenced) AS fenced, EXISTS (SELECT 1 FROM task) AS d
 -- why: one statement for a burst instead of five for each task.
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::text[], $9::text[], $10::text[], $11::bigint[]) WITH ORDINALITY
+        $8::text[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::bigint[]) WITH ORDINALITY
     AS g (turn_id, session_id, user_id, idempotency_key, priority, run_at_us, max_attempts, title, agent_id,
-        request, created_us, place)
+        request, created_us, parent_id, depth, place)
 ), made AS (
     INSERT INTO sessions (session_id, user_id, title, agent_id, archived, created_us, updated_us, epoch, reserved_seq,
         message_count)
@@ -202,14 +202,14 @@ WITH given AS (
     FROM given g JOIN made ON made.session_id = g.session_id
 ), added AS (
     INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us, crashes,
-        cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts)
+        cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts, parent_id, depth)
     SELECT turn_id, session_id, user_id, 'queued', 0, request, idempotency_key, created_us, 0, FALSE, 0, 'task', priority,
-        rank, run_at_us IS NULL, run_at_us, 0, max_attempts FROM ranked
+        rank, run_at_us IS NULL, run_at_us, 0, max_attempts, parent_id, depth FROM ranked
     ON CONFLICT DO NOTHING RETURNING turn_id, session_id
 ), told AS (
     INSERT INTO events (session_id, first_seq, seq, turn_id, kind, data, parts, created_us)
-    SELECT a.session_id, 1, 1, a.turn_id, 'queued', e.data, NULL, $12
-    FROM added a JOIN unnest($1::text[], $13::text[]) AS e (turn_id, data) ON e.turn_id = a.turn_id
+    SELECT a.session_id, 1, 1, a.turn_id, 'queued', e.data, NULL, $14
+    FROM added a JOIN unnest($1::text[], $15::text[]) AS e (turn_id, data) ON e.turn_id = a.turn_id
 )
 SELECT turn_id FROM added
 
@@ -227,7 +227,7 @@ WITH picked AS (
     RETURNING s.session_id, s.title, s.agent_id AS session_agent_id, s.archived, s.created_us AS session_created_us,
         s.updated_us, s.owner_id, s.epoch, s.reserved_seq, s.message_count
 ), claimed AS (
-    UPDATE tasks t SET status = 'running', ready = FALSE, run_at_us = NULL, attempt = t.attempt + 1,
+    UPDATE tasks t SET status = 'running', ready = FALSE, run_at_us = NULL, waits_for = NULL, attempt = t.attempt + 1,
         crashes = t.crashes + CASE p.was WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(t.started_us, $4)
     FROM unnest(ARRAY(SELECT turn_id FROM picked), ARRAY(SELECT was FROM picked)) AS p (turn_id, was)
     WHERE t.turn_id = p.turn_id

@@ -25,11 +25,12 @@ SELECT session_id, epoch FROM sessions WHERE owner_id = $1
 
 -- name: queued_by_user
 -- How many tasks a user has queued, counted up to a bound.
-SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE user_id = $1 AND status = 'queued' LIMIT $2) AS counted
+SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE user_id = $1 AND status = 'queued' AND waits_for IS NULL
+    LIMIT $2) AS counted
 
 -- name: queued_in_all
 -- How many tasks are queued, counted up to a bound.
-SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE status = 'queued' LIMIT $1) AS counted
+SELECT count(*) AS queued FROM (SELECT 1 FROM tasks WHERE status = 'queued' AND waits_for IS NULL LIMIT $1) AS counted
 
 -- name: next_rank
 -- The place of a user's next task in the fair order: behind the user's own, but not before what is next for all.
@@ -46,8 +47,8 @@ SELECT EXISTS (SELECT 1 FROM tasks WHERE session_id = $1 AND status IN ('queued'
 -- name: enqueue_task
 -- Records a background task unless its id or its idempotency key is known.
 INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us, crashes,
-    cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts)
-VALUES ($1, $2, $3, 'queued', 0, $4, $5, $6, 0, FALSE, 0, 'task', $7, $8, $9, $10, 0, $11)
+    cancel_requested, last_round, origin, priority, rank, ready, run_at_us, failures, max_attempts, parent_id, depth)
+VALUES ($1, $2, $3, 'queued', 0, $4, $5, $6, 0, FALSE, 0, 'task', $7, $8, $9, $10, 0, $11, $12, $13)
 ON CONFLICT DO NOTHING
 
 -- name: take_number
@@ -61,7 +62,7 @@ SELECT turn_id, session_id, status FROM tasks WHERE ready ORDER BY priority DESC
 
 -- name: claim_task
 -- A pool starts a task (or takes it up again): a new attempt; one that ran before has lost a process.
-UPDATE tasks SET status = 'running', ready = FALSE, run_at_us = NULL, attempt = attempt + 1,
+UPDATE tasks SET status = 'running', ready = FALSE, run_at_us = NULL, waits_for = NULL, attempt = attempt + 1,
     crashes = crashes + CASE status WHEN 'running' THEN 1 ELSE 0 END, started_us = coalesce(started_us, $2)
 WHERE turn_id = $1 AND ready
 RETURNING {task}
@@ -96,31 +97,34 @@ WHERE t.status = 'queued' AND t.run_at_us <= $1 ORDER BY t.run_at_us LIMIT $2
 SELECT min(run_at_us) AS run_at_us FROM tasks WHERE status = 'queued' AND run_at_us IS NOT NULL
 
 -- name: come_due
--- A task's time has come.
-UPDATE tasks SET run_at_us = NULL WHERE turn_id = $1 AND status = 'queued' AND run_at_us <= $2
+-- A task's time has come, or a turn has waited for its children long enough.
+UPDATE tasks SET run_at_us = NULL, waits_for = NULL WHERE turn_id = $1 AND status = 'queued' AND run_at_us <= $2
+
+-- fragment: shown_status
+-- A task's state as people see it.
+CASE WHEN waits_for IS NOT NULL AND status = 'queued' THEN 'waiting' ELSE status END
 
 -- name: list_tasks
 -- A page of everybody's tasks, newest first, before a cursor.
 SELECT {task} FROM tasks
-WHERE (CAST($1 AS TEXT) IS NULL OR status = $1) AND (CAST($2 AS TEXT) IS NULL OR session_id = $2)
-    AND (created_us, turn_id) < ($3, $4)
+WHERE (CAST($1 AS TEXT) IS NULL OR {shown_status} = $1) AND (CAST($2 AS TEXT) IS NULL OR session_id = $2) AND (created_us, turn_id) < ($3, $4)
 ORDER BY created_us DESC, turn_id DESC LIMIT $5
 
 -- name: list_user_tasks
 -- A page of one user's tasks, newest first, before a cursor.
 SELECT {task} FROM tasks
-WHERE user_id = $6 AND (CAST($1 AS TEXT) IS NULL OR status = $1) AND (CAST($2 AS TEXT) IS NULL OR session_id = $2)
-    AND (created_us, turn_id) < ($3, $4)
+WHERE user_id = $6 AND (CAST($1 AS TEXT) IS NULL OR {shown_status} = $1)
+    AND (CAST($2 AS TEXT) IS NULL OR session_id = $2) AND (created_us, turn_id) < ($3, $4)
 ORDER BY created_us DESC, turn_id DESC LIMIT $5
 
 -- name: requeue_task
 -- Puts a dead or failed task back into its line with a fresh budget.
 UPDATE tasks SET status = 'queued', failures = 0, crashes = 0, cancel_requested = FALSE, finished_us = NULL, error = NULL,
-    stop_reason = NULL, run_at_us = NULL, ready = FALSE
+    stop_reason = NULL, run_at_us = NULL, waits_for = NULL, ready = FALSE
 WHERE turn_id = $1 AND status IN ('failed', 'dead')
 RETURNING {task}
 
 -- name: queue_states
 -- How many tasks are in each state that is not an end, and since when the oldest of them.
-SELECT status, count(*) AS tasks, min(created_us) AS oldest_us FROM tasks
-WHERE status IN ('queued', 'running') GROUP BY status
+SELECT {shown_status} AS status, count(*) AS tasks, min(created_us) AS oldest_us FROM tasks
+WHERE status IN ('queued', 'running') GROUP BY 1

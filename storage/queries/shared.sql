@@ -13,7 +13,7 @@ session_id, user_id, title, agent_id, archived, created_us, updated_us, owner_id
 -- The columns of a TaskRecord.
 turn_id, session_id, user_id, status, attempt, crashes, cancel_requested, request, idempotency_key, answer, error,
     usage, stop_reason, last_round, created_us, started_us, finished_us, origin, priority, run_at_us, failures,
-    max_attempts
+    max_attempts, parent_id, depth, waits_for
 
 -- name: ping
 -- One trivial statement.
@@ -267,7 +267,7 @@ ON CONFLICT DO NOTHING
 
 -- name: start_turn
 -- queued -> running, unless its cancel was requested.
-UPDATE tasks SET status = 'running', attempt = attempt + 1, started_us = $3
+UPDATE tasks SET status = 'running', attempt = attempt + 1, waits_for = NULL, started_us = $3
 WHERE turn_id = $1 AND session_id = $2 AND status = 'queued' AND NOT cancel_requested
 RETURNING {task}
 
@@ -302,9 +302,9 @@ SELECT {task} FROM tasks WHERE turn_id = $1
 SELECT {task} FROM tasks WHERE user_id = $1 AND idempotency_key = $2
 
 -- name: active_tasks
--- A session's tasks that have not ended: the running one, then the queued ones, oldest first.
+-- A session's tasks that have not ended: the running one, then one that has begun, then the others, oldest first.
 SELECT {task} FROM tasks WHERE session_id = $1 AND status IN ('queued', 'running')
-ORDER BY CASE status WHEN 'running' THEN 0 ELSE 1 END, created_us, turn_id LIMIT $2
+ORDER BY CASE WHEN status = 'running' THEN 0 WHEN attempt > 0 THEN 1 ELSE 2 END, created_us, turn_id LIMIT $2
 
 -- name: running_tasks
 -- Every running task with its session's owner.

@@ -160,9 +160,26 @@ async def test_every_event_of_real_turns_is_documented(cluster: LocalCluster, ht
     assert kinds <= set(EventKind.__args__)  # type: ignore[attr-defined]
     unseen = set(document.events()) - kinds
     assert unseen == {
-        *("queued", "queue_start", "task_retry", "progress", "llm_stream_retry", "tool_output_delta"),
+        *("queued", "queue_start", "task_retry", "turn_waiting", "progress", "llm_stream_retry", "tool_output_delta"),
         *("rewind", "gap", "heartbeat"),
     }
+
+
+async def test_a_turn_that_waits_for_agents(cluster: LocalCluster, http: aiohttp.ClientSession) -> None:
+    await cluster.start_pool()
+    body = {"question": "delegate sleep 0.1", "user_id": "u", "tool_names": ["spawn_agent", "wait_agents", "sleep"]}
+    async with http.post("/wunder/tasks", json=body) as response:
+        accepted = (await response.json())["data"]
+    async with http.get(f"/wunder/chat/sessions/{accepted['session_id']}/resume") as response:
+        stream = [part.split("\n") for part in (await response.text()).split("\n\n") if part.startswith("id: ")]
+    events = [{"id": int(number[4:]), "event": kind[7:], "data": json.loads(data[6:])} for number, kind, data in stream]
+    kinds = [check_event(event) for event in events]
+    waits = kinds.index("turn_waiting")
+    assert kinds[waits + 1 : waits + 3] == ["queue_start", "tool_call"]
+    async with http.get(f"/wunder/tasks/{accepted['task_id']}") as response:
+        (child,) = (await response.json())["data"]["children"]
+    assert child.keys() == shown("`children` is")
+    assert events[waits]["data"]["data"]["agents"] == [child["task_id"]]
 
 
 async def test_a_crash_is_followed_by_a_rewind(cluster: LocalCluster, http: aiohttp.ClientSession) -> None:
@@ -197,6 +214,7 @@ async def test_a_task_that_is_tried_again_and_dies(cluster: LocalCluster, http: 
     async with http.get(f"/wunder/tasks/{accepted['task_id']}") as response:
         task = (await response.json())["data"]
     attempts = task.pop("attempts")
+    assert task.pop("children") == []
     assert task.keys() == shown("A task is")
     assert [attempt.keys() for attempt in attempts] == [shown("`attempts` is")] * 2
 

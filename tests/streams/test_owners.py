@@ -262,7 +262,7 @@ async def test_a_line_that_breaks_is_taken_up_again(scene: Make) -> None:
 
 
 async def test_a_hung_owner_is_replaced(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.owners._ATTEMPT_S", 0.3)
+    monkeypatch.setattr("actors.owners._ATTEMPT_S", 0.3)
     world = await scene(sessions={"lease_s": 1.0, "lease_renew_s": 0.2, "lease_stop_s": 0.7})
     played = await play(world)
     await played.say("Not ", "kept.")

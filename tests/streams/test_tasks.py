@@ -40,7 +40,7 @@ async def ended(scene: Scene, task: dict[str, Any], wanted: str = "succeeded") -
 
     async def has_ended() -> bool:
         found.update(await inspect(scene, task))
-        return found["status"] not in ("queued", "running")
+        return found["status"] not in ("queued", "waiting", "running")
 
     await eventually(has_ended, "the task ended")
     assert found["status"] == wanted, found

@@ -24,8 +24,8 @@ from actors.placement import Node
 from actors.pool import WorkerPool
 from actors.session_host import SessionHost
 from actors.settings import ActorSettings, LlmSettings
-from actors.tools.registry import Tools
 from actors.turn_runner import Services
+from actors.wiring import create_children, create_services
 from gateway.main import GatewayService
 from gateway.settings import Settings
 from storage.factory import create_store
@@ -148,9 +148,9 @@ class LocalCluster:
         await store.close()
         await self.start_directory()
         handle = DirectoryHandle(self.reach.actor(DIRECTORY))
-        self.janitor = Janitor(
-            self.actor_settings, create_store(self.settings.storage), SystemClock(), handle, self.reach
-        )
+        store, clock = create_store(self.settings.storage), SystemClock()
+        children = create_children(self.actor_settings, store, clock, handle, self.reach)
+        self.janitor = Janitor(self.actor_settings, store, clock, handle, self.reach, children)
         self.reach.add(JANITOR, self.janitor.handle)
         await self.janitor.start()
         for _ in range(gateways):
@@ -183,13 +183,9 @@ class LocalCluster:
         return gateway
 
     def _services(self, name: str) -> Services:
-        return Services(
-            settings=self.actor_settings,
-            store=self._new_store(name),
-            clock=SystemClock(),
-            models=self._models(self.actor_settings.llm),
-            tools=Tools(self.actor_settings.tools),
-        )
+        settings, models = self.actor_settings, self._models(self.actor_settings.llm)
+        handle = DirectoryHandle(self.reach.actor(DIRECTORY))
+        return create_services(settings, self._new_store(name), SystemClock(), models, handle, self.reach)
 
     async def start_pool(self) -> WorkerPool:
         name = f"pool-{next(self._numbers)}"

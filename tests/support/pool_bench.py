@@ -18,6 +18,7 @@ from actors.replies import Description
 from actors.settings import ActorSettings, AgentQueueSettings, SessionsSettings
 from actors.task_request import task_of
 from actors.turn_runner import Services
+from actors.wiring import create_children
 from storage.records import Enqueued, NewTask, SessionId, SessionRecord, TaskRecord, TurnId, UserId
 from storage.store import AsyncStorageBackend
 from tests.support.directory_bench import DirectoryBench, KeptStore
@@ -80,14 +81,17 @@ class PoolBench:
         self.clock = self.directory.clock
         self.store = FlakyStore(KeptStore(store))  # type: ignore[arg-type]
         self.model = HeldModel()
+        handle = DirectoryHandle(self.directory.directory.handle)
+        settings, clock = self.settings, self.directory.clock
+        children = create_children(settings, self.store, clock, handle, self.directory.reach)  # type: ignore[arg-type]
         services = Services(
-            settings=self.settings,
+            settings=settings,
             store=self.store,  # type: ignore[arg-type]
-            clock=self.clock,
+            clock=clock,
             models=PlayedModels(self.model),  # type: ignore[arg-type]
             tools=PlayedTools(),  # type: ignore[arg-type]
+            children=children,
         )
-        handle = DirectoryHandle(self.directory.directory.handle)
         self.pool = WorkerPool(services, handle, self.directory.reach, actor="pool-1", node_id="node-0")
 
     async def start(self) -> None:

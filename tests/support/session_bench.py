@@ -11,6 +11,7 @@ from actors.session_host import SessionHost
 from actors.session_runner import SessionRunner
 from actors.settings import ActorSettings, SessionsSettings
 from actors.turn_runner import Services
+from actors.wiring import create_children
 from storage.records import EventRecord, SessionId, TaskRecord, TurnId, UserId
 from storage.store import AsyncStorageBackend
 from tests.support.directory_bench import DirectoryBench, KeptStore
@@ -40,14 +41,17 @@ class SessionBench:
             await self.directory.start()
         name = f"host-{len(self.hosts) + 1}"
         self.store = FlakyStore(KeptStore(self.real))  # type: ignore[arg-type]
+        handle = DirectoryHandle(self.directory.directory.handle)
+        settings, clock = ActorSettings(sessions=self.settings), self.directory.clock
+        children = create_children(settings, self.store, clock, handle, self.directory.reach)  # type: ignore[arg-type]
         services = Services(
-            settings=ActorSettings(sessions=self.settings),
+            settings=settings,
             store=self.store,  # type: ignore[arg-type]
-            clock=self.directory.clock,
+            clock=clock,
             models=PlayedModels(model),  # type: ignore[arg-type]
             tools=PlayedTools(*tools),  # type: ignore[arg-type]
+            children=children,
         )
-        handle = DirectoryHandle(self.directory.directory.handle)
         made = SessionHost(services, handle, self.directory.reach, actor=name, node_id="node-0")
         await made.start()
         self.hosts.append(made)

@@ -189,8 +189,8 @@ async def test_a_user_drains_its_own(tmp_path: Path, capsys: pytest.CaptureFixtu
     async with fake_server() as server:
         answer(server, "/wunder/tasks", {"items": [], "next": None})
         assert await tasks(server, tmp_path, USER, "drain") == 0
-        assert [query["status"] for query in server.queries] == ["queued", "running"]
-    assert capsys.readouterr().out == "0 queued, 0 running\n"
+        assert [query["status"] for query in server.queries] == ["queued", "waiting", "running"]
+    assert capsys.readouterr().out == "0 queued, 0 waiting, 0 running\n"
 
 
 async def test_a_service_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ async def test_the_transcript_in_memory_is_bounded_but_keeps_the_question(bench:
     await found.submit("t2")
     await found.ended("t2")
     assert [m["role"] for m in model.requests[2].messages][-1] == "user"
-    assert len(found.runner.turns._history or []) <= 3
+    assert len(found.runner.turns._history.messages or []) <= 3
 
 
 async def test_a_failed_acceptance_keeps_no_permit(bench: Make) -> None:

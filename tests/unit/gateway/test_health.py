@@ -168,6 +168,7 @@ async def test_how_many_tasks_wait_and_since_when(bench: Bench) -> None:
     assert 'wunder_tasks{state="running"} 0.0' in text
     assert (await bench.summary())["tasks"] == {
         "queued": {"tasks": 4, "oldest_age_s": 2.5},
+        "waiting": {"tasks": 0, "oldest_age_s": 0.0},
         "running": {"tasks": 0, "oldest_age_s": 0.0},
     }
 

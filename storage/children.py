@@ -1,0 +1,57 @@
+"""Child tasks: a turn that waits is queued without its session, and due when the last awaited child has ended.
+
+Whoever records a child's end asks `end_wait` after that commit, and whoever suspends a turn asks it after its own: of
+two that happen at the same moment the later one sees the other. `end_waits` is for those who died before they asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage.database import Runner
+from storage.records import EventRecord, Fence, SessionId, TaskRecord, TurnId
+from storage.rows import task_record
+from storage.topic import StoreTopic
+from storage.turn_writer import check_fence, write_rows
+
+
+class ChildTopic(StoreTopic):
+    """`ChildStorage` in SQL."""
+
+    async def suspend_turn(
+        self,
+        fence: Fence,
+        task: TaskRecord,
+        *,
+        waits_for: Sequence[TurnId],
+        until_us: int,
+        events: Sequence[EventRecord],
+        now_us: int,
+    ) -> bool:
+        async def body(tx: Runner) -> bool:
+            await check_fence(tx, fence)
+            target = (task.turn_id, fence.session_id, task.attempt)
+            if not await tx.execute("suspend_task", *target, " ".join(waits_for), until_us):
+                return False
+            await write_rows(tx, fence.session_id, now_us, [], events)
+            return True
+
+        return await self._db.transact(body)
+
+    async def end_wait(self, turn_id: TurnId, *, now_us: int) -> SessionId | None:
+        row = await self._db.fetchrow("end_wait", turn_id, now_us)
+        return None if row is None else row["session_id"]
+
+    async def end_waits(self, *, now_us: int) -> int:
+        return await self._db.execute("end_waits", now_us)
+
+    async def list_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
+        return [task_record(row) for row in await self._db.fetch("list_children", parent_id, limit)]
+
+    async def cancel_children(self, parent_id: TurnId) -> list[tuple[TurnId, SessionId]]:
+        rows = await self._db.fetch("cancel_children", parent_id)
+        return [(row["turn_id"], row["session_id"]) for row in rows]
+
+    async def stray_children(self, *, limit: int) -> list[tuple[TurnId, SessionId]]:
+        rows = await self._db.fetch("stray_children", limit)
+        return [(row["turn_id"], row["session_id"]) for row in rows]
