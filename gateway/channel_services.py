@@ -13,6 +13,7 @@ from actors.secrets import SecretBox
 from actors.task_intake import TaskIntake
 from gateway.auth import Auth
 from gateway.channel_inbox import ChannelInbox
+from gateway.channel_replies import ChannelReplies
 from gateway.http_channel_admin import ChannelAdminHandlers
 from gateway.http_channels import ChannelHandlers
 from gateway.settings import Settings
@@ -41,6 +42,7 @@ class ChannelServices:
         box = SecretBox(settings.security.secrets_keys)
         book = AccountBook(settings.channels, store, box, clock)
         self._inbox = ChannelInbox(settings, store, clock, directory, intake, turns)
+        self.replies = ChannelReplies(book)
         self._providers = Providers(settings.channels, book, clock)
         self._handlers = ChannelHandlers(settings, book, self._inbox, clock, metrics)
         self._admin = ChannelAdminHandlers(auth, store, book, box, self._providers, turns, clock)

@@ -76,11 +76,11 @@ class GatewayService:
         sockets = SocketHandlers(settings, services, self.auth, self.connections)
         intake = TaskIntake(settings.agent_queue, store, clock, directory, owners)
         self._tasks_service = Tasks(settings, store, clock, intake, self._turns)
-        tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
-        outbox = OutboxHandlers(store, self.auth, directory, clock)
         self._channels = ChannelServices(
             settings, store, clock, directory, self.auth, intake, self._turns, self._health.metrics
         )
+        tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns, self._channels.replies)
+        outbox = OutboxHandlers(store, self.auth, directory, clock)
         self.app = create_app(
             settings, clock, self.auth, self.accounts, self._health, chat, tasks, outbox, sockets, self._channels
         )

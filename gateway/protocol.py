@@ -100,6 +100,14 @@ class WebhookBody(msgspec.Struct, frozen=True, kw_only=True):
     secret: Annotated[str, Meta(max_length=128, pattern=_NO_NUL)] | None = None
 
 
+class ReplyBody(msgspec.Struct, frozen=True, kw_only=True):
+    """To which chat of which account a task's answer is sent."""
+
+    account: Annotated[str, Meta(min_length=1, max_length=64, pattern=_NO_NUL)]
+    peer: Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL)]
+    thread: Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL)] | None = None
+
+
 class TaskBody(TurnOptions, frozen=True, kw_only=True):
     """POST /wunder/tasks."""
 
@@ -111,6 +119,7 @@ class TaskBody(TurnOptions, frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
     webhook: WebhookBody | None = None
+    reply: ReplyBody | None = None
 
 
 class OutboxBody(msgspec.Struct, frozen=True, kw_only=True):

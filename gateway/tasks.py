@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from actors.channels.origin import ChannelOrigin
 from actors.clock import Clock
 from actors.errors import InvalidRequest
 from actors.task_intake import Recorded, TaskIntake, WantedTask
@@ -30,11 +31,11 @@ class Tasks:
     async def close(self) -> None:
         await self._intake.close()
 
-    async def submit(self, user_id: UserId, body: TaskBody) -> Recorded:
-        """Record a task; when this returns it is durable."""
+    async def submit(self, user_id: UserId, body: TaskBody, reply: ChannelOrigin | None = None) -> Recorded:
+        """Record a task, whose answer goes to a chat if `reply` says so; when this returns it is durable."""
         command = self._turns.command(user_id, body.question, body, session_id=body.session_id, agent_id=body.agent_id)
         wanted = WantedTask(
-            command=msgspec.structs.replace(command, webhook=self._webhooks.accepted(body.webhook)),
+            command=msgspec.structs.replace(command, webhook=self._webhooks.accepted(body.webhook), channel=reply),
             priority=body.priority,
             run_at_us=None if body.run_at is None else round(body.run_at.timestamp() * 1_000_000),
             max_attempts=body.max_attempts or 0,

@@ -44,7 +44,7 @@ class EmailChannel:
         body = outgoing(delivery)
         if isinstance(body, Refused):
             return body
-        if not _ADDRESS.fullmatch(delivery.peer):
+        if not is_address(delivery.peer):
             return Refused(status=400, code="bad_address", detail="the receiver is not an e-mail address")
         return await self._conversation(account.settings, _message(account.settings, delivery, body))
 
@@ -107,6 +107,11 @@ class EmailChannel:
             connection.close()
             raise
         return connection
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is one plain e-mail address."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def _message(account: ChannelAccountSettings, delivery: Delivery, body: Outgoing) -> EmailMessage:

@@ -23,6 +23,7 @@ from gateway.protocol import (
     ConfigOverrides,
     EventKind,
     FrameType,
+    ReplyBody,
     WebhookBody,
 )
 from gateway.settings import Settings
@@ -100,7 +101,7 @@ def test_every_frame_of_the_server() -> None:
 
 def test_every_body_and_its_fields() -> None:
     types: dict[str, type[msgspec.Struct]] = {
-        t.__name__: t for t in [*BODIES.values(), Attachment, ConfigOverrides, WebhookBody]
+        t.__name__: t for t in [*BODIES.values(), Attachment, ConfigOverrides, WebhookBody, ReplyBody]
     }
     written = {document.codes(row[0])[0]: document.fields(row[1]) for row in document.table("body")}
     assert written == {name: shape(type_) for name, type_ in types.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 from actors.channels.replies import HELP, NEW, NOTHING, STOPPED
 from actors.errors import UpstreamRefused, UpstreamUnavailable
@@ -12,6 +13,7 @@ from tests.integration.channels.conftest import MakeWorld
 from tests.support.channel_requests import slack, slack_event
 from tests.support.facts import eventually, within
 from tests.support.gates import GatedModels
+from tests.support.readers import KEY
 
 
 async def test_a_message_that_comes_twice_is_one_turn_with_one_answer(world: MakeWorld) -> None:
@@ -177,3 +179,24 @@ async def test_a_deleted_session_is_begun_anew(world: MakeWorld) -> None:
     (second,) = await scene.ended()
     assert second.session_id != task.session_id
     assert (await scene.sent(2))[1]["text"] == "two"
+
+
+async def test_an_administrator_has_an_answer_sent_to_a_chat(world: MakeWorld) -> None:
+    scene = await world()
+    url = f"{scene.cluster.url}/wunder/tasks"
+
+    async def submit(headers: dict[str, str] = KEY, **reply: str) -> tuple[int, Any]:
+        body = {"question": "echo report", "reply": reply, **({"user_id": "ada"} if headers is KEY else {})}
+        async with scene.http.post(url, json=body, headers=headers) as response:
+            return response.status, await response.json()
+
+    assert (await submit(account="team", peer="C1", thread="17.1"))[0] == 202
+    call = {"channel": "C1", "text": "report", "thread_ts": "17.1", "unfurl_links": False}
+    assert await scene.sent() == [call]
+    status, refused = await submit(account="nobody", peer="C1")
+    assert (status, refused["error"]["field"]) == (400, "reply.account")
+    register = {"username": "eve", "password": "correct horse battery"}
+    async with scene.http.post(f"{scene.cluster.url}/wunder/auth/register", json=register) as response:
+        token = (await response.json())["data"]["access_token"]
+    assert (await submit({"Authorization": f"Bearer {token}"}, account="team", peer="C1"))[0] == 403
+    assert len(await scene.tasks()) == 1
