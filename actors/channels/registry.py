@@ -12,5 +12,6 @@ from actors.secrets import SecretBox
 def channels_of(settings: OutboxProcessSettings, clock: Clock) -> dict[str, Channel]:
     """Every channel of the settings, by name."""
     secrets = SecretBox(settings.secrets_keys)
-    found: list[Channel] = [WebhookChannel(settings.channels.webhooks, secrets, clock)]
+    webhooks, most = settings.channels.webhooks, settings.channels.outbox.max_in_flight
+    found: list[Channel] = [WebhookChannel(webhooks, secrets, clock, max_in_flight=most)]
     return {channel.name: channel for channel in found}
