@@ -269,6 +269,7 @@ class Outbox:
 
     def _lease_taken(self) -> None:
         self._unsure = True
+        self._looks.wake()
         self._side.start(quietly(self._register_once()), "register")
 
     async def _register_once(self) -> None:
