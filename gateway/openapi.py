@@ -12,6 +12,7 @@ from gateway.errors import AuthRequired, MethodNotAllowed, PermissionDenied, Rat
 from gateway.http_auth import LoginBody, PasswordBody, ProfileBody, RegisterBody
 from gateway.protocol import (
     PROTOCOL_VERSION,
+    AnswerBody,
     AskBody,
     CancelBody,
     CreateSessionBody,
@@ -25,9 +26,11 @@ from storage.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 _STREAM = "text/event-stream"
 _PARAMETER = re.compile(r"{(\w+)}")
 
+_ANSWER = ("POST", "/wunder/tasks/{task_id}/answer")
 BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder"): AskBody,
     ("POST", "/wunder/tasks"): TaskBody,
+    _ANSWER: AnswerBody,
     ("POST", "/wunder/chat/sessions"): CreateSessionBody,
     ("PATCH", "/wunder/chat/sessions/{session_id}"): UpdateSessionBody,
     ("POST", "/wunder/chat/sessions/{session_id}/messages"): MessageBody,
@@ -46,6 +49,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/tasks/{task_id}"): "A task with its attempts",
     ("DELETE", "/wunder/tasks/{task_id}"): "Cancel a task; the answer is a receipt",
     ("POST", "/wunder/tasks/{task_id}/retry"): "Queue a dead or failed task again",
+    _ANSWER: "Answer what a turn has asked",
     ("POST", "/wunder/chat/sessions"): "Create a session",
     ("GET", "/wunder/chat/sessions"): "List the caller's sessions, newest first",
     ("GET", "/wunder/chat/sessions/{session_id}"): "A session and its newest messages",
@@ -78,7 +82,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
 }
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 _OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"})
-_ACCEPTED = frozenset({("POST", "/wunder/tasks"), ("POST", "/wunder/tasks/{task_id}/retry")})
+_ACCEPTED = frozenset({("POST", "/wunder/tasks"), ("POST", "/wunder/tasks/{task_id}/retry"), _ANSWER})
 _SOCKETS = frozenset({"/wunder/chat/ws", "/wunder/ws"})
 _STREAMS = frozenset(
     {

@@ -21,6 +21,7 @@ VALID_BODIES: dict[str, dict[str, Any]] = {
     "CancelBody": {},
     "AskBody": {"question": "hi", "stream": False},
     "TaskBody": {"question": "hi"},
+    "AnswerBody": {"call_id": "c", "answer": "hi"},
     "CreateSessionBody": {},
     "RegisterBody": {"username": "x", "password": "y"},
     "LoginBody": {"username": "x", "password": "y"},
@@ -80,7 +81,7 @@ async def test_somebody_elses_task_does_not_exist_on_any_route(world: World) -> 
             answers.append(await world.call(method, there, a_body(method, path), world.bob.headers))
         assert [a.headers["x-error-code"] for a in answers] == ["NOT_FOUND"] * 2, (method, path)
         assert without_trace(answers[0].error) == without_trace(answers[1].error), (method, path)
-    assert tried == 4  # HEAD too
+    assert tried == 5  # HEAD too
     into = {"question": "hi", "session_id": world.session_id}
     refused = await world.call("POST", "/wunder/tasks", into, world.bob.headers)
     assert (refused.status, refused.error["code"]) == (404, "SESSION_NOT_FOUND")
