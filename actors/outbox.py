@@ -12,6 +12,7 @@ process's lease, which is renewed by a loop of its own; the number of the attemp
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 
@@ -37,7 +38,7 @@ from storage.store import AsyncStorageBackend
 
 _RECORD_BATCH = 200
 _RECOVER_BATCH = 200
-_RECORD_PAUSE_S = 0.5
+_RECORD_PAUSES_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 _REGISTER_S = 5.0
 
 
@@ -226,18 +227,23 @@ class Outbox:
 
     async def _record_surely(self, result: OutboxResult) -> None:
         """Until it is recorded, or somebody else's attempt: its slot stays taken, so a database away slows us down."""
-        while True:
+        for pause_s in itertools.chain(_RECORD_PAUSES_S, itertools.repeat(_RECORD_PAUSES_S[-1])):
             try:
-                if not await self._recording.ask(result):
-                    self.counts["refused_by_fence"] += 1
-                    log.warning("late_result", delivery=result.delivery_id, attempt=result.attempt)
-                return
-            except WunderError as error:
-                log.warning("result_not_recorded", delivery=result.delivery_id, message=error.message)
-                await asyncio.sleep(_RECORD_PAUSE_S)
+                recorded = await self._recording.ask(result)
+            except WunderError:
+                await asyncio.sleep(pause_s)
+                continue
+            if not recorded:
+                self.counts["refused_by_fence"] += 1
+                log.warning("late_result", delivery=result.delivery_id, attempt=result.attempt)
+            return
 
     async def _record(self, results: list[OutboxResult]) -> list[bool]:
-        done, following = await self._services.store.record_outbox(results)
+        try:
+            done, following = await self._services.store.record_outbox(results)
+        except WunderError as error:
+            log.warning("results_not_recorded", deliveries=len(results), message=error.message)
+            raise
         if following or any(result.state == "pending" for result in results):
             self._looks.wake()
         return done
@@ -269,6 +275,7 @@ class Outbox:
 
     def _lease_taken(self) -> None:
         self._unsure = True
+        self._looks.wake()
         self._side.start(quietly(self._register_once()), "register")
 
     async def _register_once(self) -> None:

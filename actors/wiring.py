@@ -9,6 +9,7 @@ from actors.models.registry import Models
 from actors.owners import Owners
 from actors.settings import ActorSettings
 from actors.tools.agents import agent_tools
+from actors.tools.ask_person import AskPerson
 from actors.tools.registry import Tools
 from actors.turn_runner import Services
 from storage.store import AsyncStorageBackend
@@ -33,5 +34,6 @@ def create_services(
 ) -> Services:
     """Services with the built-in tools, and those for child tasks."""
     children = create_children(settings, store, clock, directory, reach)
-    tools = Tools(settings.tools, more=agent_tools(children, clock, settings))
+    asking = AskPerson(store, clock, settings.tools.timeout_s)
+    tools = Tools(settings.tools, more=(*agent_tools(children, clock, settings), asking))
     return Services(settings=settings, store=store, clock=clock, models=models, tools=tools, children=children)

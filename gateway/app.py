@@ -109,6 +109,7 @@ def create_app(
     router.add_get(_TASK, tasks.inspect)
     router.add_delete(_TASK, tasks.cancel)
     router.add_post(f"{_TASK}/retry", tasks.retry)
+    router.add_post(f"{_TASK}/answer", tasks.answer)
     channels.add_routes(app)
     router.add_get("/wunder/admin/summary", health.summary)
     router.add_get("/wunder/admin/outbox", outbox.list)

@@ -13,7 +13,7 @@ from gateway.channel_replies import ChannelReplies
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
 from gateway.paging import decode_cursor, encode_cursor, time_text
-from gateway.protocol import TaskBody
+from gateway.protocol import AnswerBody, TaskBody
 from gateway.tasks import Tasks
 from gateway.turns import Turns
 from storage.records import AttemptRecord, SessionId, ShownStatus, TaskRecord, TurnId
@@ -83,6 +83,13 @@ class TaskHandlers:
         receipt = await self._turns.cancel(task.session_id, task.user_id, task.turn_id)
         return ok({"cancelled": receipt.cancelled, "task_id": task.turn_id, "status": receipt.status or task.status})
 
+    async def answer(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        task = await self._visible(request, principal)
+        body = await read_json(request, AnswerBody)
+        answered = await self._tasks.answer(task, principal.user_id, body.call_id, body.answer)
+        return ok(task_view(answered), 202)
+
     async def retry(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
         return ok(task_view(await self._tasks.retry(task)), 202)
@@ -104,6 +111,7 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "origin": task.origin,
         "status": task.shown_status,
         "parent_id": task.parent_id,
+        "waiting": msgspec.Raw(task.waiting) if task.waiting and task.shown_status == "waiting" else None,
         "priority": task.priority,
         "attempt": task.attempt,
         "max_attempts": task.max_attempts,

@@ -13,6 +13,7 @@ from gateway.http_auth import LoginBody, PasswordBody, ProfileBody, RegisterBody
 from gateway.http_channel_admin import ChannelAccountBody
 from gateway.protocol import (
     PROTOCOL_VERSION,
+    AnswerBody,
     AskBody,
     CancelBody,
     CreateSessionBody,
@@ -26,9 +27,11 @@ from storage.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 _STREAM = "text/event-stream"
 _PARAMETER = re.compile(r"{(\w+)}")
 
+_ANSWER = ("POST", "/wunder/tasks/{task_id}/answer")
 BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder"): AskBody,
     ("POST", "/wunder/tasks"): TaskBody,
+    _ANSWER: AnswerBody,
     ("POST", "/wunder/chat/sessions"): CreateSessionBody,
     ("PATCH", "/wunder/chat/sessions/{session_id}"): UpdateSessionBody,
     ("POST", "/wunder/chat/sessions/{session_id}/messages"): MessageBody,
@@ -48,6 +51,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/tasks/{task_id}"): "A task with its attempts",
     ("DELETE", "/wunder/tasks/{task_id}"): "Cancel a task; the answer is a receipt",
     ("POST", "/wunder/tasks/{task_id}/retry"): "Queue a dead or failed task again",
+    _ANSWER: "Answer what a turn has asked",
     ("POST", "/wunder/chat/sessions"): "Create a session",
     ("GET", "/wunder/chat/sessions"): "List the caller's sessions, newest first",
     ("GET", "/wunder/chat/sessions/{session_id}"): "A session and its newest messages",
@@ -89,7 +93,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 _SIGNED = frozenset({"/wunder/channel/{channel}/webhook", "/wunder/channel/{channel}/webhook/{account}"})
 _OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"}) | _SIGNED
-_ACCEPTED = frozenset({("POST", "/wunder/tasks"), ("POST", "/wunder/tasks/{task_id}/retry")})
+_ACCEPTED = frozenset({("POST", "/wunder/tasks"), ("POST", "/wunder/tasks/{task_id}/retry"), _ANSWER})
 _SOCKETS = frozenset({"/wunder/chat/ws", "/wunder/ws"})
 _STREAMS = frozenset(
     {

@@ -134,6 +134,13 @@ class OutboxBody(msgspec.Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
+class AnswerBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /wunder/tasks/{task_id}/answer."""
+
+    call_id: Annotated[str, Meta(min_length=1, max_length=200)]
+    answer: Annotated[str, Meta(min_length=1, max_length=100_000)]
+
+
 class AskBody(TurnOptions, frozen=True, kw_only=True):
     """POST /wunder."""
 

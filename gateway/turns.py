@@ -13,8 +13,7 @@ from actors.messages import BusyPolicy, CancelTurn, Submit
 from actors.models.registry import Models
 from actors.owners import Owners
 from actors.replies import CancelReceipt, Submitted
-from actors.tools.agents import AGENT_TOOLS
-from actors.tools.registry import Tools
+from actors.tools.registry import NAMED_TOOLS, Tools
 from actors.transcript import title_of
 from gateway.protocol import TurnOptions
 from gateway.settings import Settings
@@ -40,7 +39,7 @@ class Turns:
         self._clock = clock
         self._gateway = gateway
         self._models = Models(settings.llm)
-        self._tools = Tools(settings.tools, elsewhere=AGENT_TOOLS)
+        self._tools = Tools(settings.tools, elsewhere=NAMED_TOOLS)
 
     async def close(self) -> None:
         await self._models.close()

@@ -69,8 +69,11 @@ class OutboxTopic(StoreTopic):
     async def list_outbox(
         self, wanted: OutboxFilter, *, before: tuple[int, str] | None, limit: int
     ) -> list[OutboxItem]:
-        chosen = (wanted.state, plain_text(wanted.channel), plain_text(wanted.account))
-        rows = await self._db.fetch("list_items", *chosen, *(before or _NEWEST), limit)
+        args = (plain_text(wanted.channel), plain_text(wanted.account), *(before or _NEWEST), limit)
+        if wanted.state is None:
+            rows = await self._db.fetch("list_items", *args)
+        else:
+            rows = await self._db.fetch("list_items_in_state", wanted.state, *args)
         return [outbox_item(row) for row in rows]
 
     async def retry_outbox(self, delivery_ids: Sequence[str], *, now_us: int) -> list[str]:

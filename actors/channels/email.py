@@ -12,13 +12,13 @@ import socket
 from email.message import EmailMessage
 
 import aiosmtplib
+from aiohttp.abc import AbstractResolver
 
 from actors.channels.base import Delivery, Lost, Outcome, Refused, Sent
 from actors.channels.outgoing import NO_ACCOUNT, Accounts, Outgoing, outgoing, short
 from actors.channels.retries import EGRESS_REFUSED
 from actors.channels.settings import ChannelAccountSettings
 from actors.tools.egress_policy import EgressFailed, EgressPolicy, EgressRefused
-from actors.tools.lookups import LookupResolver
 
 _ADDRESS = re.compile(r"[^\s@<>\"(),:;\\\x00-\x1f]{1,64}@[A-Za-z0-9.-]{1,253}")
 _SUBJECT_CHARS = 78
@@ -30,12 +30,12 @@ class EmailChannel:
     name = "email"
 
     def __init__(
-        self, accounts: Accounts, policy: EgressPolicy, *, timeout_s: float, resolver: LookupResolver | None = None
+        self, accounts: Accounts, policy: EgressPolicy, *, timeout_s: float, resolver: AbstractResolver
     ) -> None:
         self._accounts = accounts
         self._policy = policy
         self._timeout_s = timeout_s
-        self._resolver = resolver or LookupResolver()
+        self._resolver = resolver
 
     async def send(self, delivery: Delivery) -> Outcome:
         account = await self._accounts.account(delivery.account)
@@ -70,8 +70,10 @@ class EmailChannel:
                     return Sent(status=250)
                 finally:
                     client.close()
-        except (EgressRefused, EgressFailed) as error:
+        except EgressRefused as error:
             return Refused(status=None, code=EGRESS_REFUSED, detail=error.message)
+        except EgressFailed as error:
+            return Refused(status=None, code="unreachable", detail=error.message)
         except aiosmtplib.SMTPResponseException as error:
             return Refused(status=_http_status(error.code), code=f"smtp_{error.code}", detail=short(error.message))
         except aiosmtplib.SMTPRecipientsRefused as error:

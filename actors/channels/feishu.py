@@ -8,6 +8,7 @@ An account has to have an encrypt key: without it nothing would be signed.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -174,6 +175,7 @@ class FeishuChannel(ApiChannel):
         super().__init__(accounts, client)
         self._clock = clock
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
 
     async def deliver(self, account: ChannelAccountSettings, delivery: Delivery, body: Outgoing) -> Outcome:
         message: dict[str, Any] = {
@@ -208,10 +210,18 @@ class FeishuChannel(ApiChannel):
 
     async def _token(self, account: ChannelAccountSettings, *, fresh: bool = False) -> str | Refused | Lost:
         """A token is good for two hours; the same one is given until half an hour before its end."""
-        key, now_s = _token_key(account), self._clock.monotonic_s()
-        known = self._tokens.get(key)
-        if known is not None and now_s < known[1] and not fresh:
-            return known[0]
+        key = _token_key(account)
+        if len(self._asking) >= _MAX_TOKENS:
+            self._tokens.clear()
+            self._asking.clear()
+        async with self._asking.setdefault(key, asyncio.Lock()):  # what is sent at once asks once
+            now_s = self._clock.monotonic_s()
+            known = self._tokens.get(key)
+            if known is not None and now_s < known[1] and not fresh:
+                return known[0]
+            return await self._new_token(account, key, now_s)
+
+    async def _new_token(self, account: ChannelAccountSettings, key: str, now_s: float) -> str | Refused | Lost:
         credentials = {"app_id": account.app_id, "app_secret": account.app_secret}
         data = await self._call(account, "open-apis/auth/v3/tenant_access_token/internal", credentials, {})
         if not isinstance(data, dict):
@@ -219,8 +229,6 @@ class FeishuChannel(ApiChannel):
         token, expire = data.get("tenant_access_token"), data.get("expire")
         if not isinstance(token, str) or not isinstance(expire, int):
             return Refused(status=200, code="bad_answer", detail="no tenant_access_token in the answer")
-        if len(self._tokens) >= _MAX_TOKENS:
-            self._tokens.clear()
         self._tokens[key] = (token, now_s + expire - _TOKEN_MARGIN_S)
         return token
 

@@ -18,10 +18,12 @@ from actors.channels.telegram import TelegramChannel
 from actors.channels.whatsapp import WhatsAppChannel
 from actors.clock import Clock
 from actors.tools.egress import EgressPolicy, GuardedClient
+from actors.tools.lookups import LookupResolver, SharedLookups
 
 HOSTS = ("slack.com", "api.telegram.org", "open.feishu.cn", "open.larksuite.com", "graph.facebook.com")
 """Where the providers' APIs are; others are named in `channels.allow_hosts`."""
 _SMTP_PORTS = (25, 465, 587, 2525)
+_LOOKUPS = 4
 _MAX_ANSWER_BYTES = 262_144
 
 
@@ -29,19 +31,28 @@ class Providers:
     """The ways out by their names in the outbox."""
 
     def __init__(self, settings: ChannelsSettings, accounts: Accounts, clock: Clock) -> None:
-        hosts = settings.allow_hosts
-        limits = {"timeout_s": settings.timeout_s, "max_bytes": _MAX_ANSWER_BYTES}
-        known = GuardedClient(EgressPolicy((*HOSTS, *hosts), public=False), **limits)  # type: ignore[arg-type]
-        public = GuardedClient(EgressPolicy(hosts), **limits)  # type: ignore[arg-type]
+        hosts, most = settings.allow_hosts, settings.outbox.max_in_flight
+
+        def client(policy: EgressPolicy) -> GuardedClient:
+            return GuardedClient(
+                policy,
+                timeout_s=settings.timeout_s,
+                max_bytes=_MAX_ANSWER_BYTES,
+                max_redirects=0,
+                max_connections=most,
+                resolver=_lookups(most),
+            )
+
+        known, public = client(EgressPolicy((*HOSTS, *hosts), public=False)), client(EgressPolicy(hosts))
         ports = tuple(f"mail.invalid:{port}" for port in _SMTP_PORTS)  # public addresses, also at these ports
-        email = EmailChannel(accounts, EgressPolicy((*hosts, *ports)), timeout_s=settings.timeout_s)
+        mail = EgressPolicy((*hosts, *ports))
         channels: tuple[ApiChannel | EmailChannel, ...] = (
             SlackChannel(accounts, known),
             TelegramChannel(accounts, known),
             FeishuChannel(accounts, known, clock),
             WhatsAppChannel(accounts, known),
             CallbackChannel(accounts, public, clock),
-            email,
+            EmailChannel(accounts, mail, timeout_s=settings.timeout_s, resolver=_lookups(most)),
         )
         self.channels: Mapping[str, ApiChannel | EmailChannel] = MappingProxyType({one.name: one for one in channels})
         self._by_channel = {getattr(one, "channel", "") or one.name: one for one in channels}
@@ -53,3 +64,8 @@ class Providers:
     async def close(self) -> None:
         for channel in self.channels.values():
             await channel.close()
+
+
+def _lookups(most: int) -> SharedLookups:
+    """Each name is looked up once at a time: what is sent at once goes to few hosts."""
+    return SharedLookups(LookupResolver(threads=_LOOKUPS, max_waiting=most))

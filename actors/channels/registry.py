@@ -15,8 +15,9 @@ def channels_of(settings: OutboxProcessSettings, store: AccountStorage, clock: C
     """Completion webhooks, and the way out to every provider, by name."""
     secrets = SecretBox(settings.secrets_keys)
     accounts = AccountBook(settings.channels, store, secrets, clock)
+    most = settings.channels.outbox.max_in_flight
     found: list[Channel] = [
-        WebhookChannel(settings.channels.webhooks, secrets, clock),
+        WebhookChannel(settings.channels.webhooks, secrets, clock, max_in_flight=most),
         *Providers(settings.channels, accounts, clock).channels.values(),
     ]
     return {channel.name: channel for channel in found}

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
+from aiohttp.abc import AbstractResolver
 
 from actors.channels.base import Delivery, Lost, Outcome, Refused, Sent
 from actors.channels.retries import DETAIL_BYTES, EGRESS_REFUSED, UNREADABLE
@@ -18,7 +17,9 @@ from actors.clock import Clock
 from actors.models.upstream_errors import retry_after_s
 from actors.secrets import SecretBox, SecretUnreadable
 from actors.tools.egress import EgressFailed, EgressPolicy, EgressRefused, EgressUnreachable, GuardedClient
+from actors.tools.lookups import LookupResolver, SharedLookups
 
+_LOOKUPS = 16
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "wunder-webhooks"}
 
 
@@ -27,7 +28,15 @@ class WebhookChannel:
 
     name = WEBHOOK
 
-    def __init__(self, settings: WebhooksSettings, secrets: SecretBox, clock: Clock, *, resolver: Any = None) -> None:
+    def __init__(
+        self,
+        settings: WebhooksSettings,
+        secrets: SecretBox,
+        clock: Clock,
+        *,
+        max_in_flight: int,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._clock = clock
@@ -36,7 +45,8 @@ class WebhookChannel:
             timeout_s=settings.timeout_s,
             max_bytes=DETAIL_BYTES,
             max_redirects=0,
-            resolver=resolver,
+            max_connections=max_in_flight,
+            resolver=resolver or SharedLookups(LookupResolver(threads=_LOOKUPS, max_waiting=max_in_flight)),
         )
 
     async def send(self, delivery: Delivery) -> Outcome:

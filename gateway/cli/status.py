@@ -78,6 +78,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"permits: {directory.get('permits_held', 0):.0f} held, {directory.get('permits_waiting', 0):.0f} waiting"
     )
     shown.append(f"tasks: {_depth(summary.get('tasks') or {})}")
+    shown += [f"deliveries, {name}: {_deliveries(states)}" for name, states in (summary.get("outbox") or {}).items()]
+    shown += [_outbox(name, detail) for name, detail in (summary.get("outboxes") or {}).items()]
     for node in directory.get("nodes") or []:
         shown.append(f"node {node.get('node_id')}  {node.get('cpus', 0):g} CPUs")
         shown += [f"  gateway  {g.get('name')}  {g.get('address')}" for g in _on(node, directory.get("gateways") or [])]
@@ -110,6 +112,18 @@ def _pool(actor: dict[str, Any], detail: dict[str, Any] | None) -> str:
         for number, word in (("pool_claimed", "claimed"), ("turns_retried", "retried"), ("turns_dead", "dead"))
     )
     return f"{actor.get('name')}  {slots}  {done}" + ("  suspect" if actor.get("suspect") else "")
+
+
+def _deliveries(states: dict[str, Any]) -> str:
+    """How many of a channel wait, are under way and are dead."""
+    return _depth({state: {**found, "tasks": found["deliveries"]} for state, found in states.items()})
+
+
+def _outbox(name: str, detail: dict[str, Any]) -> str:
+    alone = ", ".join(f"{b['channel']} {b['account']}" for b in detail.get("breakers") or [])
+    done = ", ".join(f"{detail.get(f'outbox_{word}', 0):.0f} {word}" for word in ("sent", "refused", "lost", "dead"))
+    under_way = f"{detail.get('outbox_in_flight', 0):.0f} under way"
+    return f"outbox   {name}  {under_way}  {done}" + (f"  left alone: {alone}" if alone else "")
 
 
 def _depth(tasks: dict[str, Any]) -> str:

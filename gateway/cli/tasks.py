@@ -39,6 +39,9 @@ def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
         ("retry", retry_task, "queue a dead or failed task again"),
     ):
         add(name, action, help_).add_argument("task_id", help="its id, as `wunder tasks list` shows it")
+    answering = add("answer", answer_task, "answer what a turn has asked, so that it goes on")
+    answering.add_argument("task_id", help="its id, as `wunder tasks list --status waiting` shows it")
+    answering.add_argument("answer", help="the answer")
     draining = add("drain", drain, "wait until nothing is queued or running")
     draining.add_argument("--user", help="whose, with an API key (default: everybody's)")
     draining.add_argument("--timeout", type=float, help="seconds after which to give up (default: never)")
@@ -127,6 +130,18 @@ async def retry_task(tasks: Caller, options: argparse.Namespace) -> int:
     return 0
 
 
+async def answer_task(tasks: Caller, options: argparse.Namespace) -> int:
+    """0 if the turn goes on; 1 if it has asked nothing."""
+    waiting = (await tasks.ask("GET", _path(options.task_id)))["waiting"] or {}
+    if "call_id" not in waiting:
+        print("wunder tasks: this task waits for no answer", file=sys.stderr)
+        return 1
+    body = {"call_id": waiting["call_id"], "answer": options.answer}
+    task = await tasks.ask("POST", f"{_path(options.task_id)}/answer", body=body)
+    print(json.dumps(task) if options.json else f"{task['task_id']}  {task['status']}")
+    return 0
+
+
 async def drain(tasks: Caller, options: argparse.Namespace) -> int:
     """0 as soon as nothing is queued or running, 1 if that was not so in time."""
     now = asyncio.get_running_loop().time
@@ -169,6 +184,8 @@ def _details(task: dict[str, Any]) -> list[str]:
         "priority": task["priority"],
         "attempts": f"{task['attempt']} started, {task['crashes']} crashed, {task['max_attempts']} may fail",
         "created": task["created_at"],
+        "asks": (task.get("waiting") or {}).get("question"),
+        "waits for": " ".join((task.get("waiting") or {}).get("agents", ())) or None,
         "run at": task["run_at"],
         "started": task["started_at"],
         "finished": task["finished_at"],

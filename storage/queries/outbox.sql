@@ -108,10 +108,17 @@ SELECT attempt, outcome, status, code, detail, started_us, finished_us FROM outb
 ORDER BY attempt
 
 -- name: list_items
--- A page of deliveries, newest first, before a cursor.
+-- A page of deliveries in any state, newest first, before a cursor.
 SELECT {outbox_item} FROM outbox
-WHERE (CAST($1 AS TEXT) IS NULL OR state = $1) AND (CAST($2 AS TEXT) IS NULL OR channel = $2)
-    AND (CAST($3 AS TEXT) IS NULL OR account = $3) AND (created_us, delivery_id) < ($4, $5)
+WHERE (CAST($1 AS TEXT) IS NULL OR channel = $1) AND (CAST($2 AS TEXT) IS NULL OR account = $2)
+    AND (created_us, delivery_id) < ($3, $4)
+ORDER BY created_us DESC, delivery_id DESC LIMIT $5
+
+-- name: list_items_in_state
+-- A page of deliveries in one state, newest first, before a cursor.
+SELECT {outbox_item} FROM outbox
+WHERE state = $1 AND (CAST($2 AS TEXT) IS NULL OR channel = $2) AND (CAST($3 AS TEXT) IS NULL OR account = $3)
+    AND (created_us, delivery_id) < ($4, $5)
 ORDER BY created_us DESC, delivery_id DESC LIMIT $6
 
 -- name: reopen_item

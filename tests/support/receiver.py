@@ -44,11 +44,11 @@ class Received(msgspec.Struct, frozen=True):
 class Receiver:
     """`answers[path]` are (status, headers, body) one by one, then 200; `gates[path]` hold answers up."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.got: list[Received] = []
         self.answers: dict[str, list[tuple[int, dict[str, str], str]]] = defaultdict(list)
         self.gates: dict[str, asyncio.Event] = {}
-        self.port = 0
+        self.port = port
         self._runner: web.AppRunner | None = None
 
     @property
@@ -63,7 +63,7 @@ class Receiver:
         app.router.add_route("*", "/{path:.*}", self._take)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -195,6 +196,13 @@ async def test_an_account_is_tried_without_an_effect(world: World) -> None:
         "webhook": "/receiver",
     }
     assert [request.path for request in world.server.requests] == [paths[world.name]]
+
+
+async def test_many_at_once(world: World) -> None:
+    outcomes = await asyncio.gather(*(world.send() for _ in range(150)))
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    assert len(world.server.calls) == 150
+    assert world.server.tokens <= 1
 
 
 async def test_no_outcome_tells_a_secret(world: World) -> None:

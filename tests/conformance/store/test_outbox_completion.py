@@ -28,13 +28,15 @@ def with_outbox(turn: Any, *items: Any) -> Any:
 async def test_a_finished_turn_has_its_deliveries_in_order(store: AsyncStorageBackend) -> None:
     held = await make.fence(store)
     await make.accept(store, held, make.task())
-    items = [of_turn("t1", "d2"), of_turn("t1", "d1"), of_turn("t1", "e", peer="q")]
+    odd = b'{"answer":"nul \\u0000, quote \\" and \xc3\xa4"}'
+    items = [of_turn("t1", "d2", body=odd), of_turn("t1", "d1"), of_turn("t1", "e", peer="q")]
     assert await make.finish(store, held, outbox=items)
     assert await make.finish(store, held, outbox=items), "repeating it is harmless"
     assert await posted(store) == ["d1", "d2", "e"]
     await sender(store)
     claimed = await claim(store)
     assert ids(claimed) == ["d2", "e"]
+    assert [one.body for one in claimed if one.delivery_id == "d2"] == [odd]
     await store.record_outbox([result(one) for one in claimed])
     assert ids(await claim(store)) == ["d1"]
 

@@ -21,13 +21,18 @@ VALID_BODIES: dict[str, dict[str, Any]] = {
     "CancelBody": {},
     "AskBody": {"question": "hi", "stream": False},
     "TaskBody": {"question": "hi"},
+    "AnswerBody": {"call_id": "c", "answer": "hi"},
     "CreateSessionBody": {},
     "RegisterBody": {"username": "x", "password": "y"},
     "LoginBody": {"username": "x", "password": "y"},
     "PasswordBody": {"current_password": "x", "new_password": "y"},
     "ProfileBody": {"email": ""},
+    "ChannelAccountBody": {"channel": "slack", "signing_secret": "x", "bot_token": "y"},
+    "OutboxBody": {"delivery_ids": ["x"]},
 }
 OPEN = {"/wunder/auth/register", "/wunder/auth/login", "/healthz", "/readyz", "/metrics", "/openapi.json"}
+SIGNED = "/wunder/channel/"
+"""Providers sign what they send: there is no other credential, and here no account."""
 FOREIGN = [
     "https://evil.example",
     "null",
@@ -80,7 +85,7 @@ async def test_somebody_elses_task_does_not_exist_on_any_route(world: World) -> 
             answers.append(await world.call(method, there, a_body(method, path), world.bob.headers))
         assert [a.headers["x-error-code"] for a in answers] == ["NOT_FOUND"] * 2, (method, path)
         assert without_trace(answers[0].error) == without_trace(answers[1].error), (method, path)
-    assert tried == 4  # HEAD too
+    assert tried == 5  # HEAD too
     into = {"question": "hi", "session_id": world.session_id}
     refused = await world.call("POST", "/wunder/tasks", into, world.bob.headers)
     assert (refused.status, refused.error["code"]) == (404, "SESSION_NOT_FOUND")
@@ -158,7 +163,8 @@ async def test_nothing_without_a_credential(world: World, headers: dict[str, str
             continue
         there = path.replace("{session_id}", world.session_id).replace("{task_id}", "turn_nobody")
         answer = await world.call(method, there, a_body(method, path), headers)
-        assert (answer.status, answer.headers["x-error-code"]) == (401, "AUTH_REQUIRED"), (method, path)
+        expected = (404, "NOT_FOUND") if path.startswith(SIGNED) else (401, "AUTH_REQUIRED")
+        assert (answer.status, answer.headers["x-error-code"]) == expected, (method, path)
     assert await world.stored() == before
 
 

@@ -164,6 +164,19 @@ async def test_trying_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (shown.out, shown.err) == ("turn_1  queued\n", "wunder tasks: this one is running\n")
 
 
+async def test_answering(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with fake_server() as server:
+        asks = {"task_id": "turn_1", "status": "waiting", "waiting": {"question": "Which?", "call_id": "c1"}}
+        answer(server, "/wunder/tasks/turn_1", asks)
+        answer(server, "/wunder/tasks/turn_1/answer", {"task_id": "turn_1", "status": "queued"})
+        assert await tasks(server, tmp_path, USER, "answer", "turn_1", "that one") == 0
+        assert server.requests[-1] == ("/wunder/tasks/turn_1/answer", {"call_id": "c1", "answer": "that one"})
+        answer(server, "/wunder/tasks/turn_1", {**asks, "waiting": {"agents": ["turn_2"]}})
+        assert await tasks(server, tmp_path, USER, "answer", "turn_1", "that one") == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("turn_1  queued\n", "wunder tasks: this task waits for no answer\n")
+
+
 async def test_draining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with fake_server() as server:
         answer(server, "/wunder/admin/summary", {"tasks": depth(3, 2)})

@@ -26,9 +26,20 @@ GOOD = [
     "channels: {outbox: {per_channel: {slack: {per_account: 1}}}}",
     "channels: {webhooks: {secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, allow_hosts: [10.0.0.0/8]}}",
     "agent_queue: {retry_base_ms: 500, retry_max_ms: 500}",
+    "channels: {accounts: {a: {channel: slack, signing_secret: s, bot_token: t}}, bindings: {b: {peer: C1}}}",
+    "channels: {accounts: {a: {channel: email, smtp_host: h, sender: a@b.c, username: u, password: p}}}",
 ]
 BAD = [
     ("server: {host: 0.0.0.0}", ["server.behind_proxy"]),
+    ("channels: {accounts: {a: {channel: slack, bot_token: t}}}", ["channels.accounts.a.signing_secret"]),
+    ("channels: {accounts: {a b: {channel: slack, signing_secret: s, bot_token: t}}}", ["channels.accounts.a b"]),
+    ("channels: {accounts: {a: {signing_secret: short}}}", ["channels.accounts.a.signing_secret"]),
+    (
+        "channels: {accounts: {a: {channel: slack, signing_secret: s, bot_token: t, agent: x}}}",
+        ["channels.accounts.a.agent"],
+    ),
+    ("channels: {bindings: {b: {agent: x}}}", ["channels.bindings.b.agent"]),
+    ("channels: {allow_hosts: ['*']}", ["channels.allow_hosts"]),
     ("server: {host: 10.1.2.3}\nsecurity: {api_key: short}", ["server.behind_proxy", "security.api_key"]),
     ("server: {tls_cert: /nowhere.pem}", ["server.tls_key", "server.tls_cert"]),
     ("server: {behind_proxy: true}", ["server.trusted_proxies"]),
