@@ -112,17 +112,22 @@ def create_app(
     router.add_post(f"{_TASK}/answer", tasks.answer)
     channels.add_routes(app)
     router.add_get("/wunder/admin/summary", health.summary)
+    _add_outbox_routes(app, outbox)
+    router.add_get("/healthz", health.healthz)
+    router.add_get("/readyz", health.readyz)
+    router.add_get("/metrics", health.prometheus)
+    router.add_get("/openapi.json", _openapi)
+    return app
+
+
+def _add_outbox_routes(app: web.Application, outbox: OutboxHandlers) -> None:
+    router = app.router
     router.add_get("/wunder/admin/outbox", outbox.list)
     router.add_post("/wunder/admin/outbox/retry", outbox.retry_many)
     router.add_post("/wunder/admin/outbox/drop", outbox.drop_many)
     router.add_get(_DELIVERY, outbox.inspect)
     router.add_post(f"{_DELIVERY}/retry", outbox.retry_one)
     router.add_post(f"{_DELIVERY}/drop", outbox.drop_one)
-    router.add_get("/healthz", health.healthz)
-    router.add_get("/readyz", health.readyz)
-    router.add_get("/metrics", health.prometheus)
-    router.add_get("/openapi.json", _openapi)
-    return app
 
 
 async def _openapi(request: web.Request) -> web.Response:

@@ -162,6 +162,7 @@ async def test_nothing_without_a_credential(world: World, headers: dict[str, str
         if path in OPEN:
             continue
         there = path.replace("{session_id}", world.session_id).replace("{task_id}", "turn_nobody")
+        there = there.replace("{account}", "nobody").replace("{channel}", "slack")
         answer = await world.call(method, there, a_body(method, path), headers)
         expected = (404, "NOT_FOUND") if path.startswith(SIGNED) else (401, "AUTH_REQUIRED")
         assert (answer.status, answer.headers["x-error-code"]) == expected, (method, path)
