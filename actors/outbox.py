@@ -110,6 +110,7 @@ class Outbox:
             await loop.stop()
         self._set_timer(None)
         await self._work.stop()
+        await self._recording.stop()
         await self._side.stop()
         await self._lease.stop()
 
