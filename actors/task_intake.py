@@ -84,21 +84,17 @@ class TaskIntake:
 
     async def refuse_if_full(self, user_id: UserId) -> None:
         """`ServiceUnavailable` or `UserQuotaExceeded` if a further task of this user would be refused now."""
-        refusal = self._full(user_id, await self._store.queue_depth([user_id], most=self._most))
+        refusal = self.full(user_id, await self.depth([user_id]))
         if refusal is not None:
             raise refusal
-
-    @property
-    def _most(self) -> int:
-        return max(self._settings.max_queued, self._settings.max_queued_per_user) + 1
 
     async def _enqueue(self, wanted: list[WantedTask]) -> list[Recorded | WunderError]:
         now_us = self._clock.now_us()
         users = list({one.command.user_id for one in wanted})
-        depth = await self._store.queue_depth(users, most=self._most)
+        depth = await self.depth(users)
         answers: list[Recorded | WunderError | NewTask] = []
         for one in wanted:
-            refusal = self._full(one.command.user_id, depth)
+            refusal = self.full(one.command.user_id, depth)
             if refusal is not None:
                 answers.append(refusal)
                 continue
@@ -110,7 +106,13 @@ class TaskIntake:
         self.announce(outcomes)
         return _answers(answers, outcomes)
 
-    def _full(self, user_id: UserId, depth: QueueDepth) -> WunderError | None:
+    async def depth(self, users: Sequence[UserId]) -> QueueDepth:
+        """How full the queue is, counted as far as its bounds need it."""
+        most = max(self._settings.max_queued, self._settings.max_queued_per_user) + 1
+        return await self._store.queue_depth(users, most=most)
+
+    def full(self, user_id: UserId, depth: QueueDepth) -> WunderError | None:
+        """Why one more task of this user is refused; None if there is room."""
         settings, queued = self._settings, depth.by_user[user_id]
         if queued >= settings.max_queued_per_user:
             detail: dict[str, Any] = {"reason": "user_queue_full", "queued": queued}

@@ -19,6 +19,7 @@ from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
 from gateway.http_outbox import OutboxHandlers
+from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.middleware import add_middlewares
 from gateway.openapi import document
@@ -28,6 +29,7 @@ from gateway.settings import Settings
 from gateway.websocket import WebSocketConnection
 
 _TASK = "/wunder/tasks/{task_id:[A-Za-z0-9_.:@-]{1,128}}"
+_SCHEDULE = "/wunder/cron/{schedule_id:[A-Za-z0-9_.:@-]{1,128}}"
 _DELIVERY = "/wunder/admin/outbox/{delivery_id:[A-Za-z0-9_.:@-]{1,256}}"
 _SESSION = "/wunder/chat/sessions/{session_id:[A-Za-z0-9_.:@-]{1,128}}"
 
@@ -80,6 +82,7 @@ def create_app(
     health: Health,
     chat: ChatHandlers,
     tasks: TaskHandlers,
+    schedules: ScheduleHandlers,
     outbox: OutboxHandlers,
     sockets: SocketHandlers,
     channels: ChannelServices,
@@ -110,6 +113,7 @@ def create_app(
     router.add_delete(_TASK, tasks.cancel)
     router.add_post(f"{_TASK}/retry", tasks.retry)
     router.add_post(f"{_TASK}/answer", tasks.answer)
+    _add_schedule_routes(app, schedules)
     channels.add_routes(app)
     router.add_get("/wunder/admin/summary", health.summary)
     _add_outbox_routes(app, outbox)
@@ -118,6 +122,17 @@ def create_app(
     router.add_get("/metrics", health.prometheus)
     router.add_get("/openapi.json", _openapi)
     return app
+
+
+def _add_schedule_routes(app: web.Application, schedules: ScheduleHandlers) -> None:
+    router = app.router
+    router.add_post("/wunder/cron", schedules.create)
+    router.add_get("/wunder/cron", schedules.list)
+    router.add_get(_SCHEDULE, schedules.inspect)
+    router.add_patch(_SCHEDULE, schedules.update)
+    router.add_delete(_SCHEDULE, schedules.delete)
+    router.add_post(f"{_SCHEDULE}/run", schedules.run)
+    router.add_get(f"{_SCHEDULE}/history", schedules.history)
 
 
 def _add_outbox_routes(app: web.Application, outbox: OutboxHandlers) -> None:

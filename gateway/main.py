@@ -26,12 +26,14 @@ from gateway.connections import Connections
 from gateway.health import Health
 from gateway.http_chat import ChatHandlers
 from gateway.http_outbox import OutboxHandlers
+from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
 from gateway.password_rules import PasswordRules, load_common_passwords
 from gateway.passwords import PasswordHasher
 from gateway.requests import RequestServices
+from gateway.schedules import Schedules
 from gateway.settings import Settings, registration_open
 from gateway.tasks import Tasks
 from gateway.topics import Topics
@@ -71,19 +73,13 @@ class GatewayService:
         self._turns = Turns(settings, owners, self.topics, clock, gateway=name)
         self.connections = Connections(settings.gateway, self.auth, revalidate_s=settings.auth.revalidate_s)
         self._health = self._make_health(clock, reach)
-        chat = ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners)
-        services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
-        sockets = SocketHandlers(settings, services, self.auth, self.connections)
         intake = TaskIntake(settings.agent_queue, store, clock, directory, owners)
         self._tasks_service = Tasks(settings, store, clock, intake, self._turns)
+        self._schedules = Schedules(settings, store, clock, reach, intake, self._turns)
         self._channels = ChannelServices(
             settings, store, clock, directory, self.auth, intake, self._turns, self._health.metrics
         )
-        tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns, self._channels.replies)
-        outbox = OutboxHandlers(store, self.auth, directory, clock)
-        self.app = create_app(
-            settings, clock, self.auth, self.accounts, self._health, chat, tasks, outbox, sockets, self._channels
-        )
+        self.app = self._create_app(clock, owners)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""
@@ -105,6 +101,23 @@ class GatewayService:
             hasher=self._hasher,
             directory=self._directory,
             reach=reach,
+        )
+
+    def _create_app(self, clock: Clock, owners: Owners) -> web.Application:
+        settings, store = self._settings, self._store
+        services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
+        return create_app(
+            settings,
+            clock,
+            self.auth,
+            self.accounts,
+            self._health,
+            ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners),
+            TaskHandlers(store, self.auth, self._tasks_service, self._turns, self._channels.replies),
+            ScheduleHandlers(store, self.auth, self._schedules),
+            OutboxHandlers(store, self.auth, self._directory, clock),
+            SocketHandlers(settings, services, self.auth, self.connections),
+            self._channels,
         )
 
     async def start(self) -> None:
@@ -149,6 +162,7 @@ class GatewayService:
         for task in list(self._tasks):
             task.cancel()
         await self._channels.close()
+        await self._schedules.close()
         await self._tasks_service.close()
         await self._turns.close()
         self._hasher.close()

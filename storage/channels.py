@@ -24,7 +24,7 @@ from storage.errors import Conflict
 from storage.outbox_writer import post_step
 from storage.records import Enqueued, SessionId
 from storage.rows import maybe_task
-from storage.task_queue import TaskQueueTopic, enqueue_locked
+from storage.task_queue import TaskQueueTopic, enqueue_into
 
 _LATELY_US = 3_600_000_000
 """Chats that have not written for so long are not counted among an account's turns."""
@@ -57,7 +57,7 @@ class ChannelTopic(TaskQueueTopic):
                 return ChannelAccepted()
             session_id = await _session_of(tx, message)
             item = make(await _admission(tx, message.chat, pace, session_id, now_us))
-            enqueued = await enqueue_locked(tx, item, now_us)
+            enqueued = await enqueue_into(tx, item, now_us)
             if enqueued is None or enqueued.task is None:
                 raise Conflict("the task of a message was refused", field="turn_id")
             return ChannelAccepted(enqueued=enqueued)

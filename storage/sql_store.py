@@ -10,11 +10,12 @@ from storage.events import EventTopic
 from storage.migrate import migrate
 from storage.outbox import OutboxTopic
 from storage.owners import OwnerTopic
+from storage.schedules import ScheduleTopic
 from storage.sessions import SessionTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, ChannelTopic, ChildTopic, EventTopic, OutboxTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, ChannelTopic, ChildTopic, ScheduleTopic, EventTopic, OutboxTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:

@@ -38,6 +38,7 @@ from storage.records import (
     UserId,
     UserRecord,
 )
+from storage.schedule_store import ScheduleStorage
 
 
 class UserStorage(Protocol):
@@ -351,6 +352,7 @@ class AsyncStorageBackend(
     TaskStorage,
     TaskQueueStorage,
     ChildStorage,
+    ScheduleStorage,
     EventStorage,
     OutboxStorage,
     ChannelStorage,

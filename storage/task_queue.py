@@ -56,13 +56,8 @@ class TaskQueueTopic(TaskTopic):
         return None
 
     async def _enqueue_into(self, item: NewTask, now_us: int) -> Enqueued:
-        """Into a session that exists: its row is locked, so that its owner and its line do not change meanwhile."""
         task = item.task
-
-        async def body(tx: Runner) -> Enqueued | None:
-            return await enqueue_locked(tx, item, now_us)
-
-        recorded = await self._db.transact(body)
+        recorded = await self._db.transact(lambda tx: enqueue_into(tx, item, now_us))
         if recorded is None and (recorded := await self._earlier(task)) is None:
             raise Conflict("the task was refused", field="task_id")
         return recorded
@@ -193,8 +188,11 @@ class TaskQueueTopic(TaskTopic):
         return {row["status"]: (row["tasks"], row["oldest_us"]) for row in rows}
 
 
-async def enqueue_locked(tx: Runner, item: NewTask, now_us: int) -> Enqueued | None:
-    """Record a task, its session's row locked; None if it is known, no task in it if the session is somebody else's."""
+async def enqueue_into(tx: Runner, item: NewTask, now_us: int) -> Enqueued | None:
+    """Into a session that exists, or is made: its row is locked, so its owner and its line do not change meanwhile.
+
+    No task if the session is not the user's; None if the task's id or its key is known.
+    """
     task = item.task
     if item.session is not None:
         await tx.execute("create_session", *new_session_params(item.session))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from actors.channels.accounts import MASK
-from gateway.cli.channels import _run
+from gateway.cli.caller import run_action
+from gateway.cli.channels import check_account, list_accounts
 from tests.integration.channels.conftest import MakeWorld
 from tests.support.channel_requests import slack, slack_event
 from tests.support.channel_world import ChannelWorld, slack_account
@@ -82,8 +84,11 @@ async def test_accounts_are_tried(world: MakeWorld, capsys: pytest.CaptureFixtur
     scene = await world()
 
     async def command(account: str | None, *, as_json: bool = False) -> tuple[int, str]:
-        options = argparse.Namespace(url=scene.cluster.url, json=as_json, account=account)
-        code = await _run(options, {"WUNDER_API_KEY": "test-api-key"}, tmp_path)
+        action = list_accounts if account is None else check_account
+        options = argparse.Namespace(
+            url=scene.cluster.url, json=as_json, account=account, action=action, topic="channels"
+        )
+        code = await asyncio.to_thread(run_action, options, {"WUNDER_API_KEY": "test-api-key"}, tmp_path)
         return code, capsys.readouterr().out.strip()
 
     assert await command(None) == (0, "team: slack (settings file)")
