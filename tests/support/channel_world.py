@@ -11,23 +11,18 @@ from typing import Any
 
 import aiohttp
 
-from actors.channels.registry import channels_of
 from actors.clock import SystemClock
-from actors.handles import DirectoryHandle
 from actors.models.registry import Models
-from actors.outbox import Outbox, OutboxServices
 from actors.settings import LlmSettings
 from gateway.settings import Settings
-from storage.factory import create_store
 from storage.records import TaskRecord
 from storage.store import AsyncStorageBackend
 from tests.support.channel_requests import slack, slack_event
 from tests.support.facts import eventually
-from tests.support.local_cluster import DIRECTORY, LocalCluster, local_settings
+from tests.support.local_cluster import LocalCluster, local_settings
 from tests.support.provider_servers import ProviderServer
 from tests.support.readers import KEY
 
-OUTBOX = "outbox-1"
 SECRETS_KEY = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
 
 
@@ -117,18 +112,6 @@ class ChannelWorld:
         return next((float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name)), 0.0)
 
 
-async def start_outbox(cluster: LocalCluster) -> Outbox:
-    settings = cluster.settings.for_outbox()
-    store, clock = create_store(settings.actors.storage), SystemClock()
-    channels = channels_of(settings, store, clock)
-    services = OutboxServices(settings=settings, store=store, clock=clock, channels=channels)
-    directory = DirectoryHandle(cluster.reach.actor(DIRECTORY))
-    outbox = Outbox(services, directory, actor=OUTBOX, node_id="node")
-    cluster.reach.add(OUTBOX, outbox.handle)
-    await outbox.start()
-    return outbox
-
-
 @contextlib.asynccontextmanager
 async def channel_world(
     settings: Settings, server: ProviderServer, models: Callable[[LlmSettings], Models] = Models
@@ -138,7 +121,6 @@ async def channel_world(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(cluster.stop)
         await cluster.start(pools=1)
-        outbox = await start_outbox(cluster)
-        stack.push_async_callback(outbox.stop)
+        await cluster.start_outbox()
         http = await stack.enter_async_context(aiohttp.ClientSession())
         yield ChannelWorld(cluster, server, http)

@@ -200,10 +200,9 @@ class LocalCluster:
     async def start_outbox(self) -> Outbox:
         name = f"outbox-{next(self._numbers)}"
         settings = self.settings.for_outbox()
-        clock = SystemClock()
-        services = OutboxServices(
-            settings=settings, store=self._new_store(name), clock=clock, channels=channels_of(settings, clock)
-        )
+        clock, store = SystemClock(), self._new_store(name)
+        channels = channels_of(settings, store, clock)
+        services = OutboxServices(settings=settings, store=store, clock=clock, channels=channels)
         outbox = Outbox(services, DirectoryHandle(self.reach.actor(DIRECTORY)), actor=name, node_id="node")
         self.reach.add(name, outbox.handle)
         self.outboxes[name] = outbox
