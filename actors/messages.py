@@ -237,6 +237,10 @@ class Sweep(Command, tag="sweep", frozen=True):
     """Look for sessions without an owner now; to an outbox: for deliveries of dead ones."""
 
 
+class ScheduleChanged(Command, tag="schedule_changed", frozen=True):
+    """To the janitor: schedules were made or changed, one may be due sooner than it thinks."""
+
+
 AnyCommand = (
     Submit
     | CancelTurn
@@ -263,6 +267,7 @@ AnyCommand = (
     | PickUp
     | Report
     | Sweep
+    | ScheduleChanged
 )
 
 _encoder = msgspec.msgpack.Encoder()

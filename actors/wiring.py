@@ -7,7 +7,9 @@ from actors.clock import Clock
 from actors.handles import DirectoryHandle, Reach
 from actors.models.registry import Models
 from actors.owners import Owners
+from actors.scheduler import Scheduler
 from actors.settings import ActorSettings
+from actors.task_intake import TaskIntake
 from actors.tools.agents import agent_tools
 from actors.tools.ask_person import AskPerson
 from actors.tools.registry import Tools
@@ -22,6 +24,14 @@ def create_children(
 ) -> Children:
     """Child tasks, as one process starts and ends them."""
     return Children(settings, store, clock, directory, Owners(directory, reach, clock, timeout_s=OWNER_TIMEOUT_S))
+
+
+def create_scheduler(
+    settings: ActorSettings, store: AsyncStorageBackend, clock: Clock, directory: DirectoryHandle, reach: Reach
+) -> Scheduler:
+    """Schedules, with a task queue to put their tasks into."""
+    owners = Owners(directory, reach, clock, timeout_s=OWNER_TIMEOUT_S)
+    return Scheduler(settings, store, clock, TaskIntake(settings.agent_queue, store, clock, directory, owners))
 
 
 def create_services(

@@ -18,6 +18,7 @@ from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
 from gateway.http_outbox import OutboxHandlers
+from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.middleware import add_middlewares
 from gateway.openapi import document
@@ -28,6 +29,7 @@ from gateway.websocket import WebSocketConnection
 
 _TASK = "/wunder/tasks/{task_id:[A-Za-z0-9_.:@-]{1,128}}"
 _DELIVERY = "/wunder/admin/outbox/{delivery_id:[A-Za-z0-9_.:@-]{1,256}}"
+_SCHEDULE = "/wunder/cron/{schedule_id:[A-Za-z0-9_.:@-]{1,128}}"
 _SESSION = "/wunder/chat/sessions/{session_id:[A-Za-z0-9_.:@-]{1,128}}"
 
 
@@ -80,6 +82,7 @@ def create_app(
     chat: ChatHandlers,
     tasks: TaskHandlers,
     outbox: OutboxHandlers,
+    schedules: ScheduleHandlers,
     sockets: SocketHandlers,
 ) -> web.Application:
     """Everything wired to its path."""
@@ -108,18 +111,33 @@ def create_app(
     router.add_delete(_TASK, tasks.cancel)
     router.add_post(f"{_TASK}/retry", tasks.retry)
     router.add_post(f"{_TASK}/answer", tasks.answer)
+    _add_schedule_routes(router, schedules)
     router.add_get("/wunder/admin/summary", health.summary)
+    _add_outbox_routes(router, outbox)
+    router.add_get("/healthz", health.healthz)
+    router.add_get("/readyz", health.readyz)
+    router.add_get("/metrics", health.prometheus)
+    router.add_get("/openapi.json", _openapi)
+    return app
+
+
+def _add_schedule_routes(router: web.UrlDispatcher, schedules: ScheduleHandlers) -> None:
+    router.add_post("/wunder/cron", schedules.create)
+    router.add_get("/wunder/cron", schedules.list)
+    router.add_get(_SCHEDULE, schedules.inspect)
+    router.add_patch(_SCHEDULE, schedules.update)
+    router.add_delete(_SCHEDULE, schedules.delete)
+    router.add_post(f"{_SCHEDULE}/run", schedules.run)
+    router.add_get(f"{_SCHEDULE}/history", schedules.history)
+
+
+def _add_outbox_routes(router: web.UrlDispatcher, outbox: OutboxHandlers) -> None:
     router.add_get("/wunder/admin/outbox", outbox.list)
     router.add_post("/wunder/admin/outbox/retry", outbox.retry_many)
     router.add_post("/wunder/admin/outbox/drop", outbox.drop_many)
     router.add_get(_DELIVERY, outbox.inspect)
     router.add_post(f"{_DELIVERY}/retry", outbox.retry_one)
     router.add_post(f"{_DELIVERY}/drop", outbox.drop_one)
-    router.add_get("/healthz", health.healthz)
-    router.add_get("/readyz", health.readyz)
-    router.add_get("/metrics", health.prometheus)
-    router.add_get("/openapi.json", _openapi)
-    return app
 
 
 async def _openapi(request: web.Request) -> web.Response:

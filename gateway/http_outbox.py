@@ -14,7 +14,7 @@ from actors.handles import DirectoryHandle
 from gateway.auth import Auth
 from gateway.http_chat import number
 from gateway.http_common import ok, read_json
-from gateway.paging import decode_cursor, encode_cursor, time_text
+from gateway.pages import next_cursor, page_cursor, time_of
 from gateway.protocol import OutboxBody
 from storage.outbox_records import OutboxAttempt, OutboxFilter, OutboxItem, OutboxState
 from storage.store import AsyncStorageBackend
@@ -39,8 +39,8 @@ class OutboxHandlers:
         query = request.query
         wanted = _filter(query.get("state"), query.get("channel"), query.get("account"))
         limit = number(query, "limit", default=50, low=1, high=200)
-        items = await self._store.list_outbox(wanted, before=decode_cursor(query.get("cursor")), limit=limit)
-        following = encode_cursor(items[-1].created_us, items[-1].delivery_id) if len(items) == limit else None
+        items = await self._store.list_outbox(wanted, before=page_cursor(query.get("cursor")), limit=limit)
+        following = next_cursor(items[-1].created_us, items[-1].delivery_id) if len(items) == limit else None
         return ok({"items": [delivery_view(item) for item in items], "next": following})
 
     async def inspect(self, request: web.Request) -> web.Response:
@@ -118,10 +118,10 @@ def delivery_view(item: OutboxItem) -> dict[str, Any]:
         "attempt": item.attempt,
         "failures": item.failures,
         "code": item.code,
-        "due_at": time_text(item.due_us) if item.state == "pending" else None,
-        "created_at": time_text(item.created_us),
-        "first_attempt_at": time_text(item.first_us),
-        "finished_at": time_text(item.finished_us),
+        "due_at": time_of(item.due_us) if item.state == "pending" else None,
+        "created_at": time_of(item.created_us),
+        "first_attempt_at": time_of(item.first_us),
+        "finished_at": time_of(item.finished_us),
     }
 
 
@@ -133,8 +133,8 @@ def attempt_view(attempt: OutboxAttempt) -> dict[str, Any]:
         "status": attempt.status,
         "code": attempt.code,
         "detail": attempt.detail,
-        "started_at": time_text(attempt.started_us),
-        "finished_at": time_text(attempt.finished_us),
+        "started_at": time_of(attempt.started_us),
+        "finished_at": time_of(attempt.finished_us),
     }
 
 

@@ -11,7 +11,7 @@ from actors.errors import InvalidRequest, NotFound
 from gateway.auth import Auth, Principal
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
-from gateway.paging import decode_cursor, encode_cursor, time_text
+from gateway.pages import next_cursor, page_cursor, time_of
 from gateway.protocol import AnswerBody, TaskBody
 from gateway.tasks import Tasks
 from gateway.turns import Turns
@@ -57,10 +57,10 @@ class TaskHandlers:
             None if everybody else self._auth.acting_user(principal, query.get("user_id")),
             status=status,
             session_id=SessionId(session_id) if session_id else None,
-            before=decode_cursor(query.get("cursor")),
+            before=page_cursor(query.get("cursor")),
             limit=(limit := number(query, "limit", default=50, low=1, high=200)),
         )
-        following = encode_cursor(tasks[-1].created_us, tasks[-1].turn_id) if len(tasks) == limit else None
+        following = next_cursor(tasks[-1].created_us, tasks[-1].turn_id) if len(tasks) == limit else None
         return ok({"items": [task_view(task) for task in tasks], "next": following})
 
     async def inspect(self, request: web.Request) -> web.Response:
@@ -112,10 +112,10 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "error": msgspec.Raw(task.error) if task.error else None,
         "usage": msgspec.Raw(task.usage) if task.usage else None,
         "stop_reason": task.stop_reason,
-        "run_at": time_text(task.run_at_us),
-        "created_at": time_text(task.created_us),
-        "started_at": time_text(task.started_us),
-        "finished_at": time_text(task.finished_us),
+        "run_at": time_of(task.run_at_us),
+        "created_at": time_of(task.created_us),
+        "started_at": time_of(task.started_us),
+        "finished_at": time_of(task.finished_us),
     }
 
 
@@ -126,8 +126,8 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
             "attempt": attempt.attempt,
             "outcome": attempt.outcome,
             "error": msgspec.Raw(attempt.error) if attempt.error else None,
-            "started_at": time_text(attempt.started_us),
-            "finished_at": time_text(attempt.finished_us),
+            "started_at": time_of(attempt.started_us),
+            "finished_at": time_of(attempt.finished_us),
         }
         for attempt in attempts
     ]
@@ -137,5 +137,5 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
             "outcome": task.shown_status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
-        found.append({**last, "started_at": time_text(task.started_us), "finished_at": time_text(task.finished_us)})
+        found.append({**last, "started_at": time_of(task.started_us), "finished_at": time_of(task.finished_us)})
     return found

@@ -13,6 +13,7 @@ from actors.settings import (
     Count,
     LlmSettings,
     ObservabilitySettings,
+    SchedulesSettings,
     Section,
     SessionsSettings,
     ToolsSettings,
@@ -101,6 +102,7 @@ class Settings(Section, frozen=True):
     security: SecuritySettings = SecuritySettings()
     llm: LlmSettings = LlmSettings()
     agent_queue: AgentQueueSettings = AgentQueueSettings()
+    schedules: SchedulesSettings = SchedulesSettings()
     sessions: SessionsSettings = SessionsSettings()
     storage: StorageSettings = StorageSettings()
     tools: ToolsSettings = ToolsSettings()
@@ -115,6 +117,7 @@ class Settings(Section, frozen=True):
             llm=self.llm,
             sessions=self.sessions,
             agent_queue=self.agent_queue,
+            schedules=self.schedules,
             tools=self.tools,
             observability=self.observability,
         )

@@ -9,12 +9,13 @@ from storage.events import EventTopic
 from storage.migrate import migrate
 from storage.outbox import OutboxTopic
 from storage.owners import OwnerTopic
+from storage.schedules import ScheduleTopic
 from storage.sessions import SessionTopic
 from storage.task_queue import TaskQueueTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, ChildTopic, EventTopic, OutboxTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, ChildTopic, ScheduleTopic, EventTopic, OutboxTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:

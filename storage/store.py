@@ -37,6 +37,7 @@ from storage.records import (
     UserId,
     UserRecord,
 )
+from storage.schedule_store import ScheduleStorage
 
 
 class UserStorage(Protocol):
@@ -345,7 +346,15 @@ class EventStorage(Protocol):
 
 
 class AsyncStorageBackend(
-    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ChildStorage, EventStorage, OutboxStorage, Protocol
+    UserStorage,
+    SessionStorage,
+    TaskStorage,
+    TaskQueueStorage,
+    ChildStorage,
+    ScheduleStorage,
+    EventStorage,
+    OutboxStorage,
+    Protocol,
 ):
     """The whole store, and its life."""
 

@@ -1,19 +1,21 @@
-"""The client commands: `wunder chat`, `status`, `tasks` and `outbox`. They speak the public protocol only."""
+"""The client commands, `wunder chat`, `status`, `tasks`, `cron` and `outbox`: they speak the public protocol only."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli.caller import run_action
 from gateway.cli.chat import run_chat
-from gateway.cli.outbox import add_outbox_parsers, run_outbox
+from gateway.cli.cron import add_cron_parsers
+from gateway.cli.outbox import add_outbox_parsers
 from gateway.cli.status import run_status
-from gateway.cli.tasks import add_task_parsers, run_tasks
+from gateway.cli.tasks import add_task_parsers
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
-__all__ = ["add_parsers", "run_chat", "run_outbox", "run_status", "run_tasks"]
+__all__ = ["add_parsers", "run_action", "run_chat", "run_status"]
 
 DEFAULT_URL = "http://127.0.0.1:18000"
 
@@ -54,3 +56,9 @@ def add_parsers(commands: Commands) -> None:
         epilog="For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
     )
     add_outbox_parsers(outbox, DEFAULT_URL)
+    cron = commands.add_parser(
+        "cron",
+        help="list, show, add, pause, resume, run and delete schedules",
+        epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_cron_parsers(cron, DEFAULT_URL)

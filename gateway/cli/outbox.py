@@ -5,31 +5,36 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-from gateway.cli.caller import Caller, add_action, run_action
+from gateway.cli.caller import Action, Caller, common_options, run_action
 from storage.outbox_records import OutboxState
 
-_PAGE = 200
+_OUTBOX = "/wunder/admin/outbox"
 _MOST = 1000
 
 
 def add_outbox_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
     """The actions of `wunder outbox`; each sets `run` and `action`."""
+    common = common_options(default_url)
     actions = parser.add_subparsers(dest="outbox_command", required=True)
-    listing = add_action(actions, "list", run_outbox, list_deliveries, "deliveries, the newest first", default_url)
+
+    def add(name: str, action: Action, help_: str) -> argparse.ArgumentParser:
+        command = actions.add_parser(name, help=help_, parents=[common])
+        command.set_defaults(run=run_action, action=action, topic="outbox")
+        return command
+
+    listing = add("list", list_deliveries, "deliveries, the newest first")
     _add_filters(listing, "only those")
     listing.add_argument("--limit", type=int, default=50, help="how many at most (default: %(default)s)")
-    showing = add_action(actions, "show", run_outbox, show_delivery, "a delivery with its attempts", default_url)
+    showing = add("show", show_delivery, "a delivery with its attempts")
     showing.add_argument("delivery_id", help="its id, as `wunder outbox list` shows it")
     for name, help_ in (
         ("retry", "send deliveries again: dead, dropped or sent ones, and waiting ones at once"),
         ("drop", "do not send waiting deliveries any more, and dismiss dead ones"),
     ):
-        command = add_action(actions, name, run_outbox, change_deliveries, help_, default_url)
+        command = add(name, change_deliveries, help_)
         command.set_defaults(change=name)
         command.add_argument("delivery_ids", nargs="*", metavar="delivery_id", help="which ones; or --state")
         _add_filters(command, "all")
@@ -41,31 +46,16 @@ def _add_filters(command: argparse.ArgumentParser, which: str) -> None:
     command.add_argument("--account", help=f"{which} of this account")
 
 
-def run_outbox(options: argparse.Namespace, environ: Mapping[str, str] | None = None, home: Path | None = None) -> int:
-    """0 if it was done, 1 if not."""
-    return run_action("outbox", options, environ, home)
-
-
 async def list_deliveries(caller: Caller, options: argparse.Namespace) -> int:
     """One line each."""
-    found: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while len(found) < options.limit:
-        limit = min(_PAGE, options.limit - len(found))
-        filters = {**_filters(options), "limit": limit, "cursor": cursor}
-        query = urlencode({name: value for name, value in filters.items() if value is not None})
-        page = await caller.ask("GET", f"/wunder/admin/outbox?{query}")
-        found += page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            break
+    found = await caller.items(_OUTBOX, options.limit, **_filters(options))
     print(json.dumps(found, indent=2) if options.json else "\n".join(map(_line, found)) or "no deliveries")
     return 0
 
 
 async def show_delivery(caller: Caller, options: argparse.Namespace) -> int:
     """Everything about one."""
-    found = await caller.ask("GET", f"/wunder/admin/outbox/{quote(options.delivery_id, safe='')}")
+    found = await caller.ask("GET", f"{_OUTBOX}/{quote(options.delivery_id, safe='')}")
     print(json.dumps(found, indent=2) if options.json else "\n".join(_details(found)))
     return 0
 
@@ -75,7 +65,7 @@ async def change_deliveries(caller: Caller, options: argparse.Namespace) -> int:
     if bool(options.delivery_ids) == bool(options.state):
         print(f"wunder outbox {options.change}: name deliveries, or give --state", file=sys.stderr)
         return 1
-    path, wanted = f"/wunder/admin/outbox/{options.change}", list(options.delivery_ids)
+    path, wanted = f"{_OUTBOX}/{options.change}", list(options.delivery_ids)
     body: dict[str, Any] = {"delivery_ids": wanted} if wanted else {**_filters(options), "limit": _MOST}
     changed: list[str] = []
     while True:

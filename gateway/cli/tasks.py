@@ -6,16 +6,14 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from gateway.cli.api import Refused
-from gateway.cli.caller import Action, Caller, Pause, add_action, run_action
+from gateway.cli.caller import PAGE, Action, Caller, add_listing, common_options, run_action
 from storage.records import ShownStatus
 
-_PAGE = 200
+_TASKS = "/wunder/tasks"
 _POLL_S = 1.0
 _LATER = frozenset({429, 503})
 _ACTIVE = ("queued", "waiting", "running")
@@ -23,16 +21,18 @@ _ACTIVE = ("queued", "waiting", "running")
 
 def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
     """The actions of `wunder tasks`; each sets `run` and `action`."""
+    common = common_options(default_url)
     actions = parser.add_subparsers(dest="task_command", required=True)
 
     def add(name: str, action: Action, help_: str) -> argparse.ArgumentParser:
-        return add_action(actions, name, run_tasks, action, help_, default_url)
+        command = actions.add_parser(name, help=help_, parents=[common])
+        command.set_defaults(run=run_action, action=action, topic="tasks")
+        return command
 
     listing = add("list", list_tasks, "tasks, the newest first")
     listing.add_argument("--status", choices=get_args(ShownStatus), help="only those in this state")
     listing.add_argument("--session", help="only those of this session")
-    listing.add_argument("--user", help="whose, with an API key (default: everybody's)")
-    listing.add_argument("--limit", type=int, default=50, help="how many at most (default: %(default)s)")
+    add_listing(listing)
     for name, action, help_ in (
         ("show", show_task, "a task with its attempts and their errors"),
         ("cancel", cancel_task, "cancel a task that waits or runs"),
@@ -47,32 +47,13 @@ def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
     draining.add_argument("--timeout", type=float, help="seconds after which to give up (default: never)")
 
 
-def run_tasks(
-    options: argparse.Namespace,
-    environ: Mapping[str, str] | None = None,
-    home: Path | None = None,
-    pause: Pause = asyncio.sleep,
-) -> int:
-    """0 if it was done, 1 if not."""
-    return run_action("tasks", options, environ, home, pause)
-
-
-async def _page(tasks: Caller, **filters: Any) -> dict[str, Any]:
-    """A page of the list; without a user everybody's, if the caller may see them."""
-    if not filters.get("user_id"):
-        filters["user_id"] = "*" if tasks.sees_all else None
-    query = urlencode({name: value for name, value in filters.items() if value is not None})
-    found: dict[str, Any] = await tasks.ask("GET", f"/wunder/tasks?{query}")
-    return found
-
-
-async def _queued(tasks: Caller, user: str | None) -> dict[str, int] | None:
+async def _depth_now(caller: Caller, user: str | None) -> dict[str, int] | None:
     """How many are queued and running (a user's: counted up to a page); None if that cannot be known now."""
     try:
-        if tasks.sees_all and user is None:
-            summary = (await tasks.ask("GET", "/wunder/admin/summary"))["tasks"]
-            return {state: found["tasks"] for state, found in summary.items()} or None
-        pages = [await _page(tasks, status=state, limit=_PAGE, user_id=user) for state in _ACTIVE]
+        if caller.sees_all and user is None:
+            tasks = (await caller.ask("GET", "/wunder/admin/summary"))["tasks"]
+            return {state: found["tasks"] for state, found in tasks.items()} or None
+        pages = [await caller.page(_TASKS, status=state, limit=PAGE, user_id=user) for state in _ACTIVE]
     except Refused as error:
         if (error.detail or {}).get("status") in _LATER:
             return None
@@ -82,21 +63,9 @@ async def _queued(tasks: Caller, user: str | None) -> dict[str, int] | None:
 
 async def list_tasks(tasks: Caller, options: argparse.Namespace) -> int:
     """One line each."""
-    found: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while len(found) < options.limit:
-        page = await _page(
-            tasks,
-            status=options.status,
-            session_id=options.session,
-            user_id=options.user,
-            limit=min(_PAGE, options.limit - len(found)),
-            cursor=cursor,
-        )
-        found += page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            break
+    found = await tasks.items(
+        _TASKS, options.limit, status=options.status, session_id=options.session, user_id=options.user
+    )
     if options.json:
         print(json.dumps(found, indent=2))
     else:
@@ -137,7 +106,7 @@ async def answer_task(tasks: Caller, options: argparse.Namespace) -> int:
         print("wunder tasks: this task waits for no answer", file=sys.stderr)
         return 1
     body = {"call_id": waiting["call_id"], "answer": options.answer}
-    task = await tasks.ask("POST", f"{_path(options.task_id)}/answer", body=body)
+    task = await tasks.ask("POST", f"{_path(options.task_id)}/answer", body)
     print(json.dumps(task) if options.json else f"{task['task_id']}  {task['status']}")
     return 0
 
@@ -147,7 +116,7 @@ async def drain(tasks: Caller, options: argparse.Namespace) -> int:
     now = asyncio.get_running_loop().time
     deadline_s = None if options.timeout is None else now() + options.timeout
     while True:
-        depth = await _queued(tasks, options.user)
+        depth = await _depth_now(tasks, options.user)
         if options.json:
             print(json.dumps(depth), flush=True)
         else:
@@ -161,7 +130,7 @@ async def drain(tasks: Caller, options: argparse.Namespace) -> int:
 
 
 def _path(task_id: str) -> str:
-    return f"/wunder/tasks/{quote(task_id, safe='')}"
+    return f"{_TASKS}/{quote(task_id, safe='')}"
 
 
 def _depth(depth: dict[str, int]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.cli import add_parsers, run_outbox
+from gateway.cli import add_parsers, run_action
 from tests.unit.cli.fake_server import FakeServer, fake_server
 
 ADMIN = {"WUNDER_API_KEY": "key"}
@@ -40,8 +40,8 @@ async def outbox(server: FakeServer, home: Path, *arguments: str, environ: dict[
     parser = argparse.ArgumentParser()
     add_parsers(parser.add_subparsers())
     options = parser.parse_args(["outbox", *arguments, "--url", server.url])
-    assert options.run is run_outbox
-    return await asyncio.to_thread(run_outbox, options, ADMIN if environ is None else environ, home)
+    assert options.run is run_action
+    return await asyncio.to_thread(run_action, options, ADMIN if environ is None else environ, home)
 
 
 def answer(server: FakeServer, path: str, data: Any, status: int = 200) -> None:
@@ -52,7 +52,7 @@ async def test_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     async with fake_server() as server:
         answer(server, "/wunder/admin/outbox", {"items": [DELIVERY], "next": None})
         assert await outbox(server, tmp_path, "list", "--state", "dead", "--channel", "webhook") == 0
-        assert server.queries == [{"state": "dead", "channel": "webhook", "limit": "50"}]
+        assert server.queries == [{"state": "dead", "channel": "webhook", "limit": "50", "user_id": "*"}]
     assert capsys.readouterr().out == (
         "msg_1  dead     webhook  https://a.example  ses_1  2026-11-24T04:40:41.866Z  attempt 2  http_404\n"
     )

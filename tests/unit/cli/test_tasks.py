@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.cli import add_parsers, run_tasks
+from gateway.cli import add_parsers, run_action
 from tests.unit.cli.fake_server import FakeServer, fake_server
 
 ADMIN = {"WUNDER_API_KEY": "key"}
@@ -59,8 +59,8 @@ async def tasks(server: FakeServer, home: Path, environ: dict[str, str], *argume
     parser = argparse.ArgumentParser()
     add_parsers(parser.add_subparsers())
     options = parser.parse_args(["tasks", *arguments, "--url", server.url])
-    assert options.run is run_tasks
-    return await asyncio.to_thread(run_tasks, options, environ, home, pause or Pauses(server))
+    assert options.run is run_action
+    return await asyncio.to_thread(run_action, options, environ, home, pause or Pauses(server))
 
 
 def answer(server: FakeServer, path: str, data: Any, status: int = 200) -> None:
