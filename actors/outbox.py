@@ -75,7 +75,8 @@ class Outbox:
             on_taken=self._lease_taken,
             on_lost=lambda reason: None,
         )
-        self._unsure = True
+        self._unsure = False
+        self._recovery_wanted = True
         self._crowded = False
         self._draining = False
         self._timer: asyncio.TimerHandle | None = None
@@ -150,8 +151,12 @@ class Outbox:
         """Begin what can be sent now, and find out when to look again."""
         if self._draining or not self._lease.held:
             return
-        if self._unsure:
-            await self._recover()
+        if self._unsure or self._recovery_wanted:
+            try:
+                await self._recover()
+            except WunderError:
+                self._recovery_wanted = True
+                raise
         store, clock = self._services.store, self._services.clock
         found = [(r, due_us) for r, due_us in await store.ready_routes() if _channel(r) in self._services.channels]
         now_us, now_s = clock.now_us(), clock.monotonic_s()
@@ -252,12 +257,13 @@ class Outbox:
     # -- what nobody sends any more ------------------------------------------------------------------------------
 
     async def _recover_soon(self) -> None:
-        self._unsure = True
+        self._recovery_wanted = True
         self._looks.wake()
 
     async def _recover(self) -> None:
         """Take back what dead processes were sending, and claims of our own whose answer we never got."""
         store, now_us, mine = self._services.store, self._services.clock.now_us(), self._lease.owner_id
+        self._recovery_wanted = False  # whoever asks for it from here on has to be served by the next one
         left = await store.abandoned_outbox(mine, limit=_RECOVER_BATCH + self._settings.max_in_flight)
         results = []
         for item in left:
@@ -270,12 +276,12 @@ class Outbox:
         if results:
             await store.record_outbox(results)
             log.warning("outbox_recovered", deliveries=len(results))
-        self._unsure = len(results) >= _RECOVER_BATCH
-        if self._unsure:
-            self._looks.wake()
+        self._unsure = False
+        if len(results) >= _RECOVER_BATCH:
+            await self._recover_soon()
 
     def _lease_taken(self) -> None:
-        self._unsure = True
+        self._recovery_wanted = True
         self._looks.wake()
         self._side.start(quietly(self._register_once()), "register")
 

@@ -20,7 +20,7 @@ from actors.replies import Done
 from actors.session import new_session
 from actors.settings import AgentQueueSettings
 from actors.task_request import task_of
-from storage.records import Enqueued, NewTask, QueueDepth, SessionId, TaskRecord, TurnId, UserId
+from storage.records import Enqueued, NewTask, OwnerId, QueueDepth, SessionId, TaskRecord, TurnId, UserId
 from storage.store import AsyncStorageBackend
 
 _BATCH = 200
@@ -141,15 +141,16 @@ class TaskIntake:
 
     def announce(self, outcomes: Sequence[Enqueued]) -> None:
         """Tell the pools once for all of them, and each owner of its own."""
-        owned = {o.task.session_id for o in outcomes if o.task is not None and o.owner_id is not None}
-        for session_id in owned:
-            self._background.start(self._tell_owner(session_id), f"pick-up-{session_id}")
+        owned = {o.task.session_id: o.owner_id for o in outcomes if o.task is not None and o.owner_id is not None}
+        for session_id, owner_id in owned.items():
+            self._background.start(self._tell_owner(session_id, owner_id), f"pick-up-{session_id}")
         if any(o.task is not None and o.owner_id is None for o in outcomes):
             self._background.start(self._wake_pools(), "wake-pools")
 
-    async def _tell_owner(self, session_id: SessionId) -> None:
+    async def _tell_owner(self, session_id: SessionId, owner_id: OwnerId) -> None:
+        """The one whom the database names: a pool that had the session before says `Done` and does nothing."""
         try:
-            await self._owners.ask(session_id, PickUp(session_id=session_id), Done)
+            await self._owners.ask(session_id, PickUp(session_id=session_id), Done, hint=owner_id)
         except WunderError as error:
             # The session's next owner finds its tasks by itself.
             log.warning("owner_not_told", session=session_id, message=error.message)

@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 from typing import Any, get_args
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from gateway.cli.caller import Action, Caller, common_options, run_action
 from storage.outbox_records import OutboxState
 
-_PAGE = 200
+_OUTBOX = "/wunder/admin/outbox"
 _MOST = 1000
 
 
@@ -48,24 +48,14 @@ def _add_filters(command: argparse.ArgumentParser, which: str) -> None:
 
 async def list_deliveries(caller: Caller, options: argparse.Namespace) -> int:
     """One line each."""
-    found: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while len(found) < options.limit:
-        limit = min(_PAGE, options.limit - len(found))
-        filters = {**_filters(options), "limit": limit, "cursor": cursor}
-        query = urlencode({name: value for name, value in filters.items() if value is not None})
-        page = await caller.ask("GET", f"/wunder/admin/outbox?{query}")
-        found += page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            break
+    found = await caller.items(_OUTBOX, options.limit, **_filters(options))
     print(json.dumps(found, indent=2) if options.json else "\n".join(map(_line, found)) or "no deliveries")
     return 0
 
 
 async def show_delivery(caller: Caller, options: argparse.Namespace) -> int:
     """Everything about one."""
-    found = await caller.ask("GET", f"/wunder/admin/outbox/{quote(options.delivery_id, safe='')}")
+    found = await caller.ask("GET", f"{_OUTBOX}/{quote(options.delivery_id, safe='')}")
     print(json.dumps(found, indent=2) if options.json else "\n".join(_details(found)))
     return 0
 
@@ -75,7 +65,7 @@ async def change_deliveries(caller: Caller, options: argparse.Namespace) -> int:
     if bool(options.delivery_ids) == bool(options.state):
         print(f"wunder outbox {options.change}: name deliveries, or give --state", file=sys.stderr)
         return 1
-    path, wanted = f"/wunder/admin/outbox/{options.change}", list(options.delivery_ids)
+    path, wanted = f"{_OUTBOX}/{options.change}", list(options.delivery_ids)
     body: dict[str, Any] = {"delivery_ids": wanted} if wanted else {**_filters(options), "limit": _MOST}
     changed: list[str] = []
     while True:

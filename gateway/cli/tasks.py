@@ -106,7 +106,7 @@ async def answer_task(tasks: Caller, options: argparse.Namespace) -> int:
         print("wunder tasks: this task waits for no answer", file=sys.stderr)
         return 1
     body = {"call_id": waiting["call_id"], "answer": options.answer}
-    task = await tasks.ask("POST", f"{_path(options.task_id)}/answer", body=body)
+    task = await tasks.ask("POST", f"{_path(options.task_id)}/answer", body)
     print(json.dumps(task) if options.json else f"{task['task_id']}  {task['status']}")
     return 0
 

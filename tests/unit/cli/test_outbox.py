@@ -52,7 +52,7 @@ async def test_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     async with fake_server() as server:
         answer(server, "/wunder/admin/outbox", {"items": [DELIVERY], "next": None})
         assert await outbox(server, tmp_path, "list", "--state", "dead", "--channel", "webhook") == 0
-        assert server.queries == [{"state": "dead", "channel": "webhook", "limit": "50"}]
+        assert server.queries == [{"state": "dead", "channel": "webhook", "limit": "50", "user_id": "*"}]
     assert capsys.readouterr().out == (
         "msg_1  dead     webhook  https://a.example  ses_1  2026-11-24T04:40:41.866Z  attempt 2  http_404\n"
     )

@@ -346,3 +346,22 @@ async def test_an_idle_outbox_does_not_ask_again_and_again(bench: Make) -> None:
     looks = found.store.calls["ready_routes"]
     await tick(0.1)
     assert found.store.calls["ready_routes"] == looks
+
+
+@pytest.mark.parametrize("while_it", ["claim_outbox", "abandoned_outbox"])
+async def test_a_recovery_that_is_asked_for_while_it_is_busy_is_not_forgotten(bench: Make, while_it: str) -> None:
+    found = await bench()
+    other = found.another("outbox-2")
+    dead = other._lease
+    await dead.take()
+    await found.post("d1")
+    await found.real.claim_outbox(dead.owner_id, [("memory a", 1)], now_us=found.clock.now_us())
+    await found.post("d2")
+    gate = found.store.hold(while_it)
+    await found.tell(Wake() if while_it == "claim_outbox" else Sweep())
+    await found.store.at_gate.wait()
+    await found.real.expire_owner(dead.owner_id)
+    await found.tell(Sweep())
+    await tick(0.02)
+    gate.set()
+    await found.ended("d1", "d2")
