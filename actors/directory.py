@@ -26,14 +26,17 @@ from actors.messages import (
     PermitCalls,
     RegisterActor,
     RegisterGateway,
+    RegisterOutbox,
     Report,
     Sweep,
     TokenEnded,
     Wake,
+    WakeOutboxes,
     WakePools,
     decode_command,
     encode,
 )
+from actors.outbox_desk import OutboxDesk
 from actors.permit_desk import PermitDesk
 from actors.placement import ActorInfo, Node, Placement
 from actors.replies import Description, Done, Draining, Location, Reply, to_failed
@@ -98,6 +101,7 @@ class Directory:
         self._choosing = 0
         self._background = Background()
         self.desk = PermitDesk(settings, clock, reach, self._background, self._watch)
+        self.outboxes = OutboxDesk(reach, self._background, self._outbox_gone)
         self._upkeep = Loop("directory-upkeep", self._keep, interval_s=2.0)
 
     async def start(self) -> None:
@@ -138,6 +142,10 @@ class Directory:
                     self._background.start(self._tell(gateway, command), "token-ended")
             case WakePools():
                 return self._wake_pools()
+            case RegisterOutbox():
+                self.outboxes.register(command)
+            case WakeOutboxes():
+                self.outboxes.wake()
             case Describe():
                 return self._describe()
             case _:
@@ -247,6 +255,10 @@ class Directory:
             with contextlib.suppress(WunderError):
                 await tell(self._reach.actor(JANITOR), Sweep(), timeout_s=5.0)
 
+    async def _outbox_gone(self, owner_id: OwnerId) -> None:
+        self._dead_owners.add(owner_id)
+        await self._bury()
+
     def _wake_pools(self) -> Draining:
         """Wake every pool; how fast they were when they were woken before."""
         pools = self._placement.pools()
@@ -323,11 +335,13 @@ class Directory:
                 "sessions_located": len(placement.locations),
                 "session_actors": len(placement.actors) - len(placement.pools()),
                 "pools": len(placement.pools()),
+                "outboxes": len(self.outboxes.known),
             },
             info={
                 "ready": self._ready.is_set(),
                 "nodes": [msgspec.to_builtins(node) for node in placement.nodes.values()],
                 "gateways": [{"name": name, **msgspec.to_builtins(info)} for name, info in self._gateways.items()],
+                "outboxes": list(self.outboxes.known),
                 "actors": [
                     {
                         "name": a.name,

@@ -139,14 +139,17 @@ class Janitor:
         log.info("session_reopened", session=session_id, actor=actor)
 
     async def retain_once(self) -> None:
-        """Remove expired events, history, credentials, keys and owners, in small batches."""
+        """Remove expired events, history, deliveries, credentials, keys and owners, in small batches."""
         store, storage, now_us = self._store, self._settings.storage, self._clock.now_us()
         before_us = now_us - int(storage.events_retention_s * 1e6)
         await self._remove(lambda: store.delete_events(kinds=EXPIRING_KINDS, before_us=before_us, limit=_DELETE_BATCH))
         runs_before_us = now_us - int(self._settings.schedules.history_retention_s * 1e6)
         await self._remove(lambda: store.delete_old_runs(runs_before_us, limit=_DELETE_BATCH))
+        outbox_before_us = now_us - int(storage.outbox_retention_s * 1e6)
+        await self._remove(lambda: store.delete_outbox(before_us=outbox_before_us, limit=_DELETE_BATCH))
         self._removed += await store.delete_expired_credentials(now_us)
         await store.forget_idempotency_keys(now_us - int(storage.idempotency_retention_s * 1e6))
+        await store.delete_channel_messages(now_us - int(storage.channel_messages_retention_s * 1e6))
         await store.delete_lapsed_owners(older_than_s=_OWNER_MEMORY_S)
 
     async def _remove(self, remove: Callable[[], Awaitable[int]]) -> None:

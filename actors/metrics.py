@@ -33,6 +33,21 @@ class GatewayMetrics:
         self.tasks_oldest = Gauge(
             "wunder_tasks_oldest_age_seconds", "Time since the oldest of them was accepted.", ("state",), registry=r
         )
+        self.channel_messages = Counter(
+            "wunder_channel_messages", "What providers sent, and what became of it.", ("channel", "result"), registry=r
+        )
+        self.outbox = Gauge(
+            "wunder_outbox",
+            "Deliveries that wait, are under way or are dead, of all nodes.",
+            ("channel", "state"),
+            registry=r,
+        )
+        self.outbox_oldest = Gauge(
+            "wunder_outbox_oldest_age_seconds",
+            "Time since the oldest of them was recorded.",
+            ("channel", "state"),
+            registry=r,
+        )
         self.hash_busy = Gauge("wunder_password_hash_busy", "Password hashes being computed.", registry=r)
         self.hash_queued = Gauge("wunder_password_hash_queued", "Password hashes waiting.", registry=r)
         self.loop_lag = Gauge(

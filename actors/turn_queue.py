@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from actors.completion_webhooks import completion_of, finish_in_store
 from actors.errors import WunderError
 from actors.events import TERMINAL
 from actors.handles import DirectoryHandle
@@ -300,6 +301,8 @@ class TurnQueue:
             # Nobody foresaw this (or the session was given up before): the next owner resumes the turn.
             self._abandon(type(error).__name__)
             raise
+        if runner.posted:
+            self._directory.ring_outboxes()
         async with self.lock:
             self._session.finished(running.status)
             self.task = None
@@ -323,27 +326,18 @@ class TurnQueue:
 
     async def finish_queued(self, task: TaskRecord, status: TerminalStatus = "cancelled") -> None:
         """End a turn that does not run."""
+        end = completion_of(task, status, stop_reason=status, now_us=self._services.clock.now_us())
 
         async def write(rows: Sequence[EventRecord]) -> bool:
-            return await self._services.store.finish_turn(
-                self._session.fence,
-                task.turn_id,
-                task.attempt,
-                status=status,
-                answer=None,
-                error=None,
-                usage=None,
-                stop_reason=status,
-                messages=[],
-                events=rows,
-                now_us=self._services.clock.now_us(),
-            )
+            return await finish_in_store(self._services.store, self._session.fence, end, [], rows)
 
         terminal = Draft(TERMINAL, task.turn_id, {"status": status, "stop_reason": status})
         with self._giving_up_on_failure():
             if await self._stream.commit([terminal], write):
                 self._services.ended[status] += 1
                 self._services.children.ended(task, status)
+                if end.outbox:
+                    self._directory.ring_outboxes()
 
     async def acquire(self, *, wait: bool) -> Permit:
         """The session's permit, or (with `wait`) a place in the queue for it."""

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from actors.errors import InvalidRequest, NotFound
 from gateway.auth import Auth, Principal
+from gateway.channel_replies import ChannelReplies
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
 from gateway.pages import next_cursor, page_cursor, time_of
@@ -25,16 +26,23 @@ _MOST_CHILDREN = 1000
 class TaskHandlers:
     """What the task routes need."""
 
-    def __init__(self, store: AsyncStorageBackend, auth: Auth, tasks: Tasks, turns: Turns) -> None:
+    def __init__(
+        self, store: AsyncStorageBackend, auth: Auth, tasks: Tasks, turns: Turns, replies: ChannelReplies
+    ) -> None:
         self._store = store
         self._auth = auth
         self._tasks = tasks
         self._turns = turns
+        self._replies = replies
 
     async def submit(self, request: web.Request) -> web.Response:
         principal = await self._auth.authenticate(request)
         body = await read_json(request, TaskBody)
-        recorded = await self._tasks.submit(self._auth.acting_user(principal, body.user_id), body)
+        user_id, reply = self._auth.acting_user(principal, body.user_id), None
+        if body.reply is not None:
+            self._auth.require_admin(principal)
+            reply = await self._replies.accepted(body.reply)
+        recorded = await self._tasks.submit(user_id, body, reply)
         task = recorded.task
         data = {
             "task_id": task.turn_id,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from storage.database import Database
 from storage.merged_turn_writer import EVENT_COLUMNS, MESSAGE_COLUMNS
+from storage.outbox_writer import outbox_json
 from storage.queue_writer import Finish, FinishedTurn, claimed_task
 from storage.records import ClaimedTask, NewTask, OwnerId, SessionId, SessionRecord, TurnId
 from storage.rows import columns, event_rows, message_rows, plain_text
@@ -86,6 +87,7 @@ class MergedQueueWriter:
             *columns(ends, 11),
             *columns(messages, MESSAGE_COLUMNS),
             *columns(events, EVENT_COLUMNS),
+            outbox_json([item for turn in turns for item in turn.end.outbox]),
         )
         found = {row["turn_id"]: Finish(True, row["done"], row["following"] > 0) for row in rows}
         return [found.get(turn.end.turn_id, Finish(fenced=False, done=False)) for turn in turns]

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from storage.database import Database, Row, Runner
+from storage.outbox_writer import post_step
 from storage.records import (
     ClaimedTask,
     EventRecord,
@@ -128,6 +129,7 @@ class SteppedQueueWriter:
         if not await tx.execute("finish_task", *target, *completion_params(end)):
             return Finish(fenced=True, done=False)
         await write_rows(tx, fence.session_id, end.now_us, turn.messages, turn.events)
+        await post_step(tx, end.outbox)
         await tx.execute("close_session", fence.session_id, fence.epoch, turn.last_seq)
         following = await tx.execute("release_next", fence.session_id, end.now_us)
         return Finish(fenced=True, done=True, following=following > 0)

@@ -66,6 +66,7 @@ class SessionTopic(StoreTopic):
 
     async def delete_session(self, session_id: SessionId) -> bool:
         async def delete(tx: Runner) -> bool:
+            await tx.execute("delete_session_peers", session_id)  # first, as messages that come in lock the chat first
             existed = await tx.execute("delete_session", session_id) > 0
             await tx.execute("delete_session_messages", session_id)
             await tx.execute("delete_session_events", session_id)

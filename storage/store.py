@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from storage.channel_records import ChannelStorage
+from storage.outbox_records import NewOutboxItem
+from storage.outbox_store import OutboxStorage
 from storage.queue_writer import FinishedTurn
 from storage.records import (
     Accepted,
@@ -198,6 +201,7 @@ class TaskStorage(Protocol):
         messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
+        outbox: Sequence[NewOutboxItem] = (),
     ) -> bool:
         """Complete a turn that is queued or running at `attempt`; False if it is not, or if a cancel was
         requested and `status` is "succeeded". Repeating a completion that was recorded gives True again."""
@@ -355,7 +359,16 @@ class EventStorage(Protocol):
 
 
 class AsyncStorageBackend(
-    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ChildStorage, ScheduleStorage, EventStorage, Protocol
+    UserStorage,
+    SessionStorage,
+    TaskStorage,
+    TaskQueueStorage,
+    ChildStorage,
+    ScheduleStorage,
+    EventStorage,
+    OutboxStorage,
+    ChannelStorage,
+    Protocol,
 ):
     """The whole store, and its life."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from storage.database import Runner
 from storage.errors import Conflict
+from storage.outbox_records import NewOutboxItem
 from storage.records import (
     Accepted,
     EventRecord,
@@ -96,6 +97,7 @@ class TaskTopic(StoreTopic):
         messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
+        outbox: Sequence[NewOutboxItem] = (),
     ) -> bool:
         end = Completion(
             turn_id=turn_id,
@@ -106,6 +108,7 @@ class TaskTopic(StoreTopic):
             usage=usage,
             stop_reason=stop_reason,
             now_us=now_us,
+            outbox=tuple(outbox),
         )
         if await self._turns.finish(fence, end, messages, events):
             return True

@@ -42,6 +42,39 @@ ON CONFLICT (session_id, seq) DO NOTHING
 UPDATE sessions SET updated_us = greatest(updated_us, $1), message_count = message_count + (SELECT count(*) FROM said)
 WHERE sessions.session_id = (SELECT session_id FROM fenced) AND EXISTS (SELECT 1 FROM task)
 
+-- fragment: outbox_items
+-- Deliveries to record, as one JSON list.
+(SELECT * FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS x (delivery_id text, channel text, account text, peer text,
+    route text, line text, body text, turn_id text, created_us bigint, place bigint))
+
+-- fragment: post_outbox
+-- Records the deliveries of `posting`, each at its place in its line; the first of an empty line is ready.
+extended AS (
+    INSERT INTO outbox_lines AS l (line, last_seq, open, used_us)
+    SELECT line, count(*), count(*), max(created_us) FROM posting GROUP BY line ORDER BY line
+    ON CONFLICT (line) DO UPDATE SET last_seq = l.last_seq + excluded.last_seq, open = l.open + excluded.open,
+        used_us = greatest(l.used_us, excluded.used_us)
+    RETURNING line, last_seq, open
+), posted AS (
+    INSERT INTO outbox (delivery_id, channel, account, peer, route, line, seq, state, ready, due_us, body, turn_id,
+        attempt, failures, created_us)
+    SELECT p.delivery_id, p.channel, p.account, p.peer, p.route, p.line, x.last_seq - p.items + p.number, 'pending',
+        x.open = p.items AND p.number = 1, p.created_us, p.body, p.turn_id, 0, 0, p.created_us
+    FROM (SELECT g.*, count(*) OVER (PARTITION BY g.line) AS items,
+            row_number() OVER (PARTITION BY g.line ORDER BY g.place) AS number FROM posting g) AS p
+        JOIN extended x ON x.line = p.line
+    RETURNING delivery_id
+)
+
+-- fragment: results
+-- What became of attempts, as one JSON list.
+(SELECT * FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS x (delivery_id text, attempt bigint, state text, due_us bigint,
+    counted bigint, outcome text, status bigint, code text, detail text, finished_us bigint))
+
+-- fragment: texts
+-- Texts, as one JSON list.
+(SELECT value FROM jsonb_array_elements_text(CAST($1 AS jsonb)))
+
 -- name: take_lock
 -- Waits until no other transaction holds the lock with this number; it ends with the transaction.
 -- why: a named lock is an advisory lock here.
@@ -148,7 +181,10 @@ WITH fenced AS (
     {add_events:$18}
 ), touched AS (
     {touch:$10}
-)
+), posting AS (
+    SELECT i.* FROM {outbox_items:$26} i WHERE EXISTS (SELECT 1 FROM task)
+        AND NOT EXISTS (SELECT 1 FROM outbox k WHERE k.delivery_id = i.delivery_id)
+), {post_outbox}
 SELECT EXISTS (SELECT 1 FROM fenced) AS fenced, EXISTS (SELECT 1 FROM task) AS done
 
 -- name: enqueue_new_tasks
@@ -293,6 +329,23 @@ WITH given AS (
                 AND n.run_at_us IS NULL AND n.turn_id <> t.turn_id ORDER BY n.created_us, n.turn_id LIMIT 1))
         FROM task t
     )) AND run_at_us IS NULL RETURNING turn_id
-)
+), posting AS (
+    SELECT i.* FROM {outbox_items:$27} i JOIN task t ON t.turn_id = i.turn_id
+    WHERE NOT EXISTS (SELECT 1 FROM outbox k WHERE k.delivery_id = i.delivery_id)
+), {post_outbox}
 SELECT f.turn_id, EXISTS (SELECT 1 FROM task t WHERE t.turn_id = f.turn_id) AS done,
     (SELECT count(*) FROM following) AS following FROM fenced f
+
+-- name: claim_routes
+-- Takes what is due of several routes, of each at most so many, and makes each the caller's attempt.
+-- why: one statement for all routes; what another outbox is taking is passed over instead of waited for.
+WITH picked AS (
+    SELECT p.delivery_id FROM unnest($2::text[], $4::bigint[]) AS g (route, free) CROSS JOIN LATERAL (
+        SELECT o.delivery_id FROM outbox o WHERE o.ready AND o.route = g.route AND o.due_us <= $3
+        ORDER BY o.due_us, o.delivery_id LIMIT g.free FOR UPDATE SKIP LOCKED) AS p
+    WHERE EXISTS (SELECT 1 FROM owners w WHERE w.owner_id = $1 AND w.lease_until_us > {now_us})
+)
+UPDATE outbox SET state = 'sending', ready = FALSE, attempt = attempt + 1, owner_id = $1, claimed_us = $3,
+    first_us = coalesce(first_us, $3)
+WHERE delivery_id = ANY (ARRAY(SELECT delivery_id FROM picked))
+RETURNING {outbox_item}

@@ -20,7 +20,7 @@ API_KEY = "served-api-key"
 START_TIMEOUT_S = 120.0
 _ADDRESS = re.compile(r"^  address    (\S+)$", re.MULTILINE)
 
-Kind = Literal["SessionActor", "WorkerPool", "Gateway", "Directory", "Janitor"]
+Kind = Literal["SessionActor", "WorkerPool", "Outbox", "Gateway", "Directory", "Janitor"]
 
 
 class Served:

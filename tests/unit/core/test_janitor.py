@@ -14,10 +14,11 @@ from actors.messages import AnyCommand, Describe, Grant, Locate, OpenSession, Sw
 from actors.replies import Description, Draining, Location, Reply
 from actors.settings import ActorSettings
 from actors.wiring import create_children, create_scheduler
+from storage.outbox_records import OutboxFilter
 from storage.records import Fence, OwnerId
 from storage.settings import StorageSettings
 from storage.store import AsyncStorageBackend
-from tests.conformance.store import make
+from tests.conformance.store import make, outbox_make
 from tests.conformance.store.test_task_queue import claim, new, pool
 from tests.support.directory_bench import KeptStore
 from tests.support.doubles import FakeReach
@@ -166,7 +167,16 @@ async def test_retention_removes_in_batches_what_expires_and_nothing_else(
     await store.put_token(make.token("expired", expires_us=OLD_US))
     await make.accept(store, fence, make.task("t1", idempotency_key="key"))
     await make.finish(store, fence, now_us=OLD_US)
+    await store.post_outbox([outbox_make.item(f"d{n}", peer=str(n)) for n in range(4)])
+    await outbox_make.sender(store)
+    claimed = await outbox_make.claim(store, 3)
+    ends = [("sent", OLD_US), ("sent", fresh_us), ("dead", OLD_US)]
+    await store.record_outbox(
+        [outbox_make.result(c, state, finished_us=us) for c, (state, us) in zip(claimed, ends, strict=True)]
+    )
     await bench.janitor.retain_once()
+    states = [item.state for item in await store.list_outbox(OutboxFilter(), before=None, limit=9)]
+    assert sorted(states) == ["dead", "pending", "sent"]
     left = await store.read_events(make.SESSION, after=0, limit=100, max_bytes=1 << 20)
     assert [e.seq for e in left] == [6, 7]
     assert bench.store.calls["delete_events"] == 3
