@@ -10,12 +10,14 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from tests.browser.desk import SCREENSHOTS, Desk
 from tests.support.chromium import chromium
 from tests.support.gates import GatedModels
 from tests.support.local_cluster import LocalCluster, local_settings
+
+expect.set_options(timeout=15_000)
 
 MakeDesk = Callable[..., Awaitable[Desk]]
 

@@ -47,7 +47,7 @@ async def test_a_tool_is_a_line_that_unfolds(desk: MakeDesk) -> None:
     await expect(tool.locator(".tool-body")).to_contain_text("42")
     await expect(page.locator(".prose").last).to_contain_text("42")
     await say(page, "think about tea")
-    await expect(page.locator(".thought summary")).to_be_visible()
+    await expect(page.locator(".thought:visible summary")).to_be_visible()
     await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
     await shot(page, "chat-tools")
 

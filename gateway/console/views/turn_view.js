@@ -68,7 +68,7 @@ class RoundView {
     this.text = new TextView("prose");
     this.tools = h("div.tools");
     this.toolViews = new Map();
-    this.element = h("div.round", null, this.reasoning, this.head, this.text.element, this.tools);
+    this.element = h("div.model-round", null, this.reasoning, this.head, this.text.element, this.tools);
   }
 
   update(round, ended) {
