@@ -48,6 +48,7 @@ class App {
   }
 
   async leave() {
+    this.link.socket.close(); // the server closes it with the token: that is no surprise here
     await this.api.request("POST", "/wunder/auth/logout").catch(() => {});
     this.signedOut(null);
   }

@@ -35,7 +35,7 @@ async def serious(page: Page) -> list[str]:
 
 async def a_conversation(page: Page) -> None:
     await say(page, "calculate 6*7")
-    await expect(page.locator(".turn")).to_have_attribute("data-status", "succeeded")
+    await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
     await page.locator(".tool summary").click()
     await say(page, "think about tea")
     await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
@@ -107,7 +107,8 @@ async def test_every_language_has_every_text(desk: MakeDesk) -> None:
         """async () => {
             const texts = [await import("/console/text/en.js"), await import("/console/text/zh.js")];
             const holes = (text) => [...text.matchAll(/\\{(\\w+)\\}/g)].map((match) => match[1]).sort().join();
-            return texts.map(({ default: text }) => Object.entries(text).map(([key, value]) => `${key} ${holes(value)}`).sort());
+            const keys = ({ default: text }) => Object.entries(text).map(([key, value]) => `${key} ${holes(value)}`);
+            return texts.map((text) => keys(text).sort());
         }"""
     )
     assert keys[0] == keys[1]

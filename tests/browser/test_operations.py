@@ -7,6 +7,7 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import MakeDesk
 from tests.browser.desk import shot
+from tests.support.facts import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -23,7 +24,11 @@ async def test_numbers_are_live_and_the_charts_move(desk: MakeDesk) -> None:
     turns = page.locator(".chart", has_text="Turns ended")
     drawn = await turns.locator("svg").inner_html()
     await expect(turns.locator(".chart-most")).to_contain_text("/s")
-    assert await turns.locator("svg").inner_html() != drawn
+
+    async def moved() -> bool:
+        return await turns.locator("svg").inner_html() != drawn
+
+    await eventually(moved, "the line is drawn again")
     await expect(page.locator("tbody tr").first).to_contain_text("host-")
     await shot(page, "operations-overview")
 

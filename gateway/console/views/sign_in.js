@@ -66,7 +66,9 @@ export function signInPage(app) {
     const body = { username: username.value.trim(), password: password.value };
     const path = mode === "sign_in" ? "/wunder/auth/login" : "/wunder/auth/register";
     try {
-      app.signedIn(await app.api.request("POST", path, body));
+      const answer = await app.api.request("POST", path, body);
+      mode = "sign_in"; // who comes back has an account
+      app.signedIn(answer);
     } catch (error) {
       submit.disabled = false;
       refused(error);
