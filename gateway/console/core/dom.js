@@ -38,9 +38,9 @@ const ICONS = {
   menu: "M4 7h16M4 12h16M4 17h16",
   plus: "M12 5v14M5 12h14",
   send: "M5 12h13M12 5.5L18.5 12L12 18.5",
-  stop: "M7 7h10v10H7z",
+  stop: "M8 8h8v8H8z",
   down: "M12 5v14M6 13l6 6l6-6",
-  more: "M12 6v.01M12 12v.01M12 18v.01",
+  more: "M11.5 5.5h1v1h-1zM11.5 11.5h1v1h-1zM11.5 17.5h1v1h-1z",
   close: "M6 6l12 12M18 6L6 18",
   check: "M5 12.5l4.5 4.5L19 7.5",
   cross: "M7 7l10 10M17 7L7 17",
@@ -53,5 +53,5 @@ const ICONS = {
 
 export function icon(name) {
   const path = svg("path", { d: ICONS[name] });
-  return svg("svg.icon", { viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, path);
+  return svg(`svg.icon.icon-${name}`, { viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, path);
 }

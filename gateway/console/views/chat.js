@@ -72,6 +72,7 @@ class ChatPage {
     this.composer = new Composer({ key: sessionId ?? "", send: (text) => this.#send(text), stop: () => this.#stop() });
     replace(this.body, this.log.element, this.composer.element, this.composer.readOnly);
     this.list.mark(sessionId);
+    if (sessionId && !this.list.find(sessionId)) this.list.refreshSoon();
     this.#head();
     this.feed.start();
     this.log.draw(this.feed);
@@ -131,7 +132,7 @@ class ChatPage {
     this.composer.rename(sessionId);
     history.replaceState(null, "", chatRoute(sessionId));
     this.list.current = sessionId;
-    this.list.refreshSoon();
+    this.list.refresh();
   }
 
   #send(text) {
