@@ -38,6 +38,7 @@ async def a_conversation(page: Page) -> None:
     await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
     await page.locator(".tool summary").click()
     await say(page, "think about tea")
+    await expect(page.locator(".prose").last).to_have_text("I have thought about tea.")
     await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
 
 
@@ -48,6 +49,7 @@ async def test_a_phone_shows_everything_without_scrolling_sideways(desk: MakeDes
     await shot(page, "phone-sign-in")
     page = await at.admin(**PHONE)
     await say(page, LONG)
+    await expect(page.locator(".prose").last).to_contain_text("yyy")
     await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
     await a_conversation(page)
     await no_sideways_scroll(page)
@@ -130,6 +132,7 @@ async def test_a_machine_finds_nothing_serious(desk: MakeDesk) -> None:
     assert await serious(page) == [], "an empty conversation"
     await a_conversation(page)
     await say(page, LONG)
+    await expect(page.locator(".prose").last).to_contain_text("yyy")
     await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
     assert await serious(page) == [], "a conversation"
     for tab in ("overview", "tasks"):

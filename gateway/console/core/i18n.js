@@ -39,6 +39,9 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
+// How numbers and times are written: as the browser says, if that is about the same language.
+const locale = () => (navigator.language?.startsWith(language) ? navigator.language : language);
+
 export const hasText = (key) => key in TEXTS.en;
 
 // What went wrong, in words: our own for codes that we know, the server's beside them.
@@ -52,7 +55,7 @@ const OWN_WORDS = new Set(["NETWORK", "RATE_LIMITED", "UNREADABLE", "INTERNAL_ER
 
 export function number(value, digits = 0) {
   if (value === null || value === undefined) return "–";
-  return new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
+  return new Intl.NumberFormat(locale(), { maximumFractionDigits: digits }).format(value);
 }
 
 export function time(text) {
@@ -61,7 +64,7 @@ export function time(text) {
   const today = at.toDateString() === new Date().toDateString();
   const clock = { hour: "2-digit", minute: "2-digit" };
   const style = today ? { ...clock, second: "2-digit" } : { ...clock, year: "numeric", month: "short", day: "numeric" };
-  return new Intl.DateTimeFormat(document.documentElement.lang, style).format(at);
+  return new Intl.DateTimeFormat(locale(), style).format(at);
 }
 
 // "3.2 s", "240 ms", "2 min 5 s"

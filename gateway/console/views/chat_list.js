@@ -72,7 +72,7 @@ export class ChatList {
       this.total = found.total;
       replace(this.problem);
     } catch (error) {
-      replace(this.problem, explain(error));
+      if (error.code !== "NETWORK") replace(this.problem, explain(error)); // the frame says that already
     }
     this.#draw();
   }

@@ -27,7 +27,7 @@ class Overview {
     const names = ["running", "queued", "turns", "events", "requests", "p50", "p95", "permits", "waiting"];
     this.series = Object.fromEntries(names.map((name) => [name, new Series()]));
     const line = (name, label) => ({ name: label ?? "", series: this.series[name] });
-    const perSecond = (value) => t("unit.per_s", { n: number(value, value < 10 ? 1 : 0) });
+    const perSecond = (value) => value === null ? "–" : t("unit.per_s", { n: number(value, value < 10 ? 1 : 0) });
     const ms = (value) => (value === null ? "–" : duration(value));
     this.charts = [
       new Chart({ title: t("overview.turns"), lines: [line("running", t("status.running")), line("queued", t("status.queued"))], format: number }),
