@@ -59,7 +59,7 @@ export class TextView {
 // Adds to the text node of a paragraph or code that only became longer: selections stay.
 function grow(known, block) {
   const before = known.block;
-  if (before.kind !== block.kind || !block.text?.startsWith(before.text)) return false;
+  if (before.kind !== block.kind || before.language !== block.language || !block.text?.startsWith(before.text)) return false;
   const holder = block.kind === "code" ? known.node.querySelector("code") : known.node;
   if (block.kind === "text") {
     const runs = runsOf(block.text);
