@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.conftest import MakeDesk
-from tests.browser.desk import prose, say, session_of, shot
+from tests.browser.desk import prose, register, say, session_of, shot
 from tests.support.facts import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -90,6 +90,40 @@ async def test_a_cut_network_loses_nothing_and_repeats_nothing(desk: MakeDesk) -
     assert await prose(page) == [wanted]
     assert [text.strip() for text in await at.answers(session_of(page))] == [wanted]
     await expect(page.locator("#message")).to_have_value("typed while away")
+
+
+async def test_without_the_cursor_something_would_be_missing(desk: MakeDesk) -> None:
+    """The twin of the test above: its check can fail."""
+    at = await desk()
+    proxy = await at.proxy()
+    page = await at.tab(url=proxy.url)
+
+    async def without_cursor(route: Route) -> None:
+        response = await route.fetch()
+        text = await response.text()
+        assert "#watch(this.conversation.cursor)" in text
+        await route.fulfill(
+            response=response, body=text.replace("#watch(this.conversation.cursor)", "#watch(undefined)")
+        )
+
+    await page.route("**/wire/feed.js", without_cursor)
+    await page.reload()
+    await register(page, "ada")
+    await say(page, "gate a")
+    take = await at.models.take("a")
+    take.say("1 ", "2 ")
+    await expect(page.locator(".prose")).to_have_text("1 2")
+    proxy.cut()
+    await expect(page.locator(".banner")).to_be_visible()
+    session_id = session_of(page)
+    buffer = next(h._runners[session_id] for h in at.cluster.hosts.values() if session_id in h._runners).stream.buffer
+    before = buffer.latest
+    take.say("3 ", "4 ")
+    await eventually(lambda: buffer.latest >= before + 2, "they are said")
+    proxy.mend()
+    await expect(page.locator(".banner")).to_have_attribute("data-state", "back")
+    take.say("5 ")
+    await expect(page.locator(".prose")).to_have_text("1 2 5")
 
 
 async def test_a_message_sent_without_a_network_goes_out_once_when_it_is_back(desk: MakeDesk) -> None:
