@@ -217,6 +217,10 @@ class Sweep(Command, tag="sweep", frozen=True):
     """Look for sessions without an owner now."""
 
 
+class ScheduleChanged(Command, tag="schedule_changed", frozen=True):
+    """To the janitor: schedules were made or changed, one may be due sooner than it thinks."""
+
+
 AnyCommand = (
     Submit
     | CancelTurn
@@ -241,6 +245,7 @@ AnyCommand = (
     | PickUp
     | Report
     | Sweep
+    | ScheduleChanged
 )
 
 _encoder = msgspec.msgpack.Encoder()

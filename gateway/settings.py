@@ -12,6 +12,7 @@ from actors.settings import (
     Count,
     LlmSettings,
     ObservabilitySettings,
+    SchedulesSettings,
     Section,
     SessionsSettings,
     ToolsSettings,
@@ -103,6 +104,7 @@ class Settings(Section, frozen=True):
     security: SecuritySettings = SecuritySettings()
     llm: LlmSettings = LlmSettings()
     agent_queue: AgentQueueSettings = AgentQueueSettings()
+    schedules: SchedulesSettings = SchedulesSettings()
     sessions: SessionsSettings = SessionsSettings()
     storage: StorageSettings = StorageSettings()
     tools: ToolsSettings = ToolsSettings()
@@ -117,6 +119,7 @@ class Settings(Section, frozen=True):
             llm=self.llm,
             sessions=self.sessions,
             agent_queue=self.agent_queue,
+            schedules=self.schedules,
             tools=self.tools,
             observability=self.observability,
         )
