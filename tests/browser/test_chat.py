@@ -166,6 +166,31 @@ async def test_two_tabs_follow_one_conversation(desk: MakeDesk) -> None:
     assert await prose(page) == await prose(other) == ["before after", "from the other"]
 
 
+async def test_a_question_to_a_person_is_answered_in_the_conversation(desk: MakeDesk) -> None:
+    at = await desk(pools=1)
+    page = await at.signed_in()
+    me = await page.evaluate("JSON.parse(sessionStorage.getItem('wunder.sign_in')).user.user_id")
+    task = await at.api("POST", "/wunder/tasks", question="gate a", user_id=me, tool_names=["ask_person"])
+    take = await at.models.take("a")
+    take.call("ask_person", {"question": "Which colour, <b>please</b>?", "choices": ["red", "blue"]})
+    take.finish()
+    await page.goto(f"/console/#/chat/{task['session_id']}")
+    await expect(page.locator(".ask-question")).to_have_text("Which colour, <b>please</b>?")
+    await expect(page.locator(".foot")).to_contain_text("Waiting for your answer.")
+    await expect(page.locator(".ask").get_by_role("button")).to_have_text(["red", "blue", "Answer"])
+    await shot(page, "chat-ask")
+    await page.locator(".ask input").fill("green, if I may")
+    await page.locator(".ask input").press("Enter")
+    again = await at.models.take("a")
+    again.say("green it is")
+    again.finish()
+    await expect(page.locator(".turn")).to_have_attribute("data-status", "succeeded")
+    await expect(page.locator(".ask")).to_have_count(0)
+    assert await prose(page) == ["green it is"]
+    await page.locator(".tool summary").click()
+    await expect(page.locator(".tool-body")).to_contain_text("green, if I may")
+
+
 async def test_a_message_that_waits_says_so(desk: MakeDesk) -> None:
     at = await desk()
     page = await at.signed_in()

@@ -22,7 +22,7 @@ export function newTurn(id) {
     reason: null,
     rounds: [],
     agents: null,
-    until: null,
+    ask: null,
     retry: null,
     error: null,
     usage: null,
@@ -139,6 +139,12 @@ function runs(turn) {
   if (turn.status === "queued" || turn.status === "waiting") turn.status = "running";
 }
 
+// What a turn waits for: agents, or a person's answer. `said` is the data of `turn_waiting`, or a task's `waiting`.
+export function waitsFor(turn, said) {
+  turn.agents = said?.agents ?? null;
+  turn.ask = said?.question ? { question: said.question, callId: said.call_id, choices: said.choices ?? [] } : null;
+}
+
 const TAKE = {
   queued(turn, data) {
     turn.status = "queued";
@@ -147,8 +153,7 @@ const TAKE = {
   },
   queue_start(turn) {
     turn.status = "running";
-    turn.error = null;
-    turn.agents = null;
+    turn.error = turn.agents = turn.ask = null;
   },
   task_retry(turn, data) {
     turn.status = "queued";
@@ -158,8 +163,7 @@ const TAKE = {
   },
   turn_waiting(turn, data) {
     turn.status = "waiting";
-    turn.agents = data.agents;
-    turn.until = data.until;
+    waitsFor(turn, data);
   },
   llm_request(turn, data, id) {
     runs(turn);
@@ -225,7 +229,7 @@ const TAKE = {
   turn_terminal(turn, data) {
     turn.status = data.status;
     turn.stopReason = data.stop_reason ?? turn.stopReason;
-    turn.retry = turn.agents = null;
+    turn.retry = turn.agents = turn.ask = null;
     for (const round of turn.rounds) {
       if (!round.done && round.text) round.partial = true;
       round.pieces = [];

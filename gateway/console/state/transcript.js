@@ -1,6 +1,6 @@
 // Messages of the transcript and records of tasks, put into a conversation beside what its events said.
 
-import { hasEnded, newTurn, roundOf, toolOf, turnOf } from "./conversation.js";
+import { hasEnded, newTurn, roundOf, toolOf, turnOf, waitsFor } from "./conversation.js";
 
 // Whether a page of messages begins in the middle of a turn, so that an older page is needed to number its rounds.
 export function beginsInside(messages) {
@@ -34,6 +34,7 @@ export function mergeTasks(conversation, tasks) {
     if (!turn) conversation.turns.push((turn = newTurn(task.task_id)));
     if (hasEnded(turn) && open) continue; // an event that is newer than the list said so
     turn.status = task.status;
+    if (task.status === "waiting") waitsFor(turn, task.waiting);
     turn.error = task.error ?? turn.error;
     turn.usage = task.usage ?? turn.usage;
     turn.version += 1;

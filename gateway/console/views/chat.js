@@ -68,6 +68,7 @@ class ChatPage {
       loadOlder: () => this.feed.loadOlder(),
       retry: (message) => this.feed.outbox.retry(message),
       discard: (message) => this.feed.outbox.discard(message),
+      answer: (turnId, callId, text) => this.feed.answer(turnId, callId, text),
     });
     this.composer = new Composer({ key: sessionId ?? "", send: (text) => this.#send(text), stop: () => this.#stop() });
     replace(this.body, this.log.element, this.composer.element, this.composer.readOnly);
@@ -104,6 +105,10 @@ class ChatPage {
       replace(this.problem, t("chat.gone"));
     }
     if (kind === "session") this.list.refreshSoon();
+    if (kind === "turn" && turn.ask && turn.ask.callId !== turn.toldAsk) {
+      turn.toldAsk = turn.ask.callId;
+      this.app.announce(t("live.asks", { text: turn.ask.question }));
+    }
     if (kind === "turn" && hasEnded(turn) && turn.version !== turn.told) this.#tell(turn);
     this.composer.running = this.feed.running !== null;
     this.#head();

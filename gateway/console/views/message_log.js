@@ -8,9 +8,10 @@ const NEAR_END_PX = 48;
 const NEAR_TOP_PX = 120;
 
 export class MessageLog {
-  // `loadOlder()` is asked for when the reader comes to the top; `retry(message)`, `discard(message)` for unsent ones.
-  constructor({ loadOlder, retry, discard }) {
-    Object.assign(this, { loadOlder, retry, discard });
+  // `loadOlder()` is asked for when the reader comes to the top; `retry(message)`, `discard(message)` for unsent ones;
+  // `answer(turnId, callId, text)` answers what a turn asks.
+  constructor({ loadOlder, retry, discard, answer }) {
+    Object.assign(this, { loadOlder, retry, discard, answer });
     this.views = new Map();
     this.older = h("button.link.older", { type: "button", hidden: true, onclick: () => this.#older() }, t("log.older"));
     this.empty = h("div.empty", { hidden: true });
@@ -64,7 +65,7 @@ export class MessageLog {
     conversation.turns.forEach((turn, index) => {
       kept.add(turn.id);
       let view = this.views.get(turn.id);
-      if (!view) this.views.set(turn.id, (view = new TurnView(turn)));
+      if (!view) this.views.set(turn.id, (view = new TurnView(turn, this.answer)));
       const there = this.turns.children[index];
       if (there !== view.element) this.turns.insertBefore(view.element, there ?? null);
       view.update(turn);

@@ -4,15 +4,20 @@ import { h, replace, setText } from "../core/dom.js";
 import { hasText, number, t, time } from "../core/i18n.js";
 import { hasEnded } from "../state/conversation.js";
 import { operationsRoute } from "../state/route.js";
+import { AskView } from "./ask_view.js";
 import { TextView } from "./text_view.js";
 import { ToolView } from "./tool_view.js";
 
 export class TurnView {
-  constructor(turn) {
+  // `answer(turnId, callId, text)` answers what the turn asks.
+  constructor(turn, answer) {
+    this.answer = answer;
+    this.ask = null;
+    this.asks = h("div");
     this.said = h("div.said");
     this.rounds = h("div.rounds");
     this.foot = h("p.foot");
-    this.element = h("article.turn", { "data-turn": turn.id }, this.said, h("div.answer", null, this.rounds, this.foot));
+    this.element = h("article.turn", { "data-turn": turn.id }, this.said, h("div.answer", null, this.rounds, this.asks, this.foot));
     this.roundViews = new Map();
     this.footKey = null;
     this.version = -1;
@@ -24,7 +29,14 @@ export class TurnView {
     this.element.dataset.status = turn.status;
     this.#user(turn);
     this.#rounds(turn);
+    this.#ask(turn);
     this.#foot(turn);
+  }
+
+  #ask(turn) {
+    if ((turn.ask?.callId ?? null) === (this.ask?.callId ?? null)) return;
+    this.ask = turn.ask ? new AskView(turn.ask, (text) => this.answer(turn.id, turn.ask.callId, text)) : null;
+    replace(this.asks, this.ask?.element);
   }
 
   #user(turn) {
@@ -99,7 +111,8 @@ function footOf(turn) {
   const parts = [];
   const say = (className, text) => parts.push({ key: className + text, nodes: () => [h(`span.${className}`, null, text)] });
   if (turn.status === "queued") say("state", queuedText(turn));
-  if (turn.status === "waiting") {
+  if (turn.status === "waiting" && turn.ask) say("state", t("turn.asks"));
+  else if (turn.status === "waiting") {
     say("state", t("turn.waiting", { n: number(turn.agents?.length ?? 0) }));
     parts.push(...(turn.agents ?? []).map(agentLink));
   }

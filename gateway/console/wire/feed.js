@@ -69,6 +69,11 @@ export class Feed {
     return this.api.request("POST", `${this.#path}/cancel`, turnId ? { turn_id: turnId } : undefined);
   }
 
+  // Answers a question that a turn asks a person.
+  answer(turnId, callId, text) {
+    return this.api.request("POST", `/wunder/tasks/${turnId}/answer`, { call_id: callId, answer: text });
+  }
+
   // One older page of the transcript.
   async loadOlder() {
     if (!this.hasOlder || this.reading) return;
