@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Route, expect
@@ -126,6 +129,31 @@ async def test_without_the_cursor_something_would_be_missing(desk: MakeDesk) -> 
     await expect(page.locator(".prose")).to_have_text("1 2 5")
 
 
+async def test_a_gap_is_filled_from_the_transcript(desk: MakeDesk, tmp_path: Path) -> None:
+    at = await desk(sessions={"idle_s": 0.2, "sweep_s": 0.2})
+    proxy = await at.proxy()
+    page = await at.signed_in(url=proxy.url)
+    await say(page, "gate a")
+    take = await at.models.take("a")
+    take.say("one ", "two ")
+    await expect(page.locator(".prose")).to_have_text("one two")
+    session_id = session_of(page)
+    proxy.cut()
+    await expect(page.locator(".banner")).to_be_visible()
+    take.say("three ", "four")
+    take.finish()
+    await at.api("POST", f"/wunder/chat/sessions/{session_id}/messages", content="echo five", stream=False)
+    await eventually(lambda: not any(session_id in h._runners for h in at.cluster.hosts.values()), "it is closed")
+    with contextlib.closing(sqlite3.connect(tmp_path / "wunder.db")) as database:  # as retention does, only sooner
+        database.execute("DELETE FROM events WHERE kind IN ('llm_output_delta', 'llm_request', 'context_usage')")
+        database.commit()
+    proxy.mend()
+    await expect(page.locator(".turn").last.locator(".prose")).to_have_text("five")
+    await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
+    assert await prose(page) == ["one two three four", "five"]
+    await expect(page.locator(".said")).to_have_text(["gate a", "echo five"])
+
+
 async def test_a_message_sent_without_a_network_goes_out_once_when_it_is_back(desk: MakeDesk) -> None:
     at = await desk()
     proxy = await at.proxy()
@@ -189,6 +217,25 @@ async def test_a_question_to_a_person_is_answered_in_the_conversation(desk: Make
     assert await prose(page) == ["green it is"]
     await page.locator(".tool summary").click()
     await expect(page.locator(".tool-body")).to_contain_text("green, if I may")
+
+
+async def test_a_long_answer_is_whole_for_who_comes_in_the_middle_of_it(desk: MakeDesk) -> None:
+    at = await desk()
+    page = await at.signed_in()
+    await say(page, "echo before")
+    await expect(page.locator(".turn")).to_have_attribute("data-status", "succeeded")
+    await say(page, "gate a")
+    take = await at.models.take("a")
+    take.say(*(f"{n} " for n in range(3000)))  # more than is looked back at first
+    await expect(page.locator(".prose").last).to_contain_text(" 2999")
+    await page.reload()
+    await expect(page.locator(".prose").last).to_contain_text(" 2999")
+    take.say("end")
+    await expect(page.locator(".prose").last).to_contain_text(" end")
+    assert await prose(page) == ["before", " ".join(map(str, range(3000))) + " end"]
+    take.finish()
+    await expect(page.locator(".turn").last).to_have_attribute("data-status", "succeeded")
+    assert await prose(page) == ["before", " ".join(map(str, range(3000))) + " end"]
 
 
 async def test_a_message_that_waits_says_so(desk: MakeDesk) -> None:
