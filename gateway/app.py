@@ -118,11 +118,15 @@ def create_app(
     router.add_post(f"{_SCHEDULE}/run", schedules.run)
     router.add_get(f"{_SCHEDULE}/history", schedules.history)
     router.add_get("/wunder/admin/summary", health.summary)
-    router.add_get("/healthz", health.healthz)
-    router.add_get("/readyz", health.readyz)
-    router.add_get("/metrics", health.prometheus)
-    router.add_get("/openapi.json", _openapi)
+    _add_probe_routes(app, health)
     return app
+
+
+def _add_probe_routes(app: web.Application, health: Health) -> None:
+    app.router.add_get("/healthz", health.healthz)
+    app.router.add_get("/readyz", health.readyz)
+    app.router.add_get("/metrics", health.prometheus)
+    app.router.add_get("/openapi.json", _openapi)
 
 
 async def _openapi(request: web.Request) -> web.Response:
