@@ -151,7 +151,7 @@ class SessionRunner:
             self.turns.left = await line.ask(turn)
             return self.turns.left
 
-        await self.turns.run_claimed(task, finish)
+        await self.turns.run_claimed(task, finish, self.begin)
         if self.turns.left:
             self._abandoned = self.turns.stopped = True
             self.stream.close()

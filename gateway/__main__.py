@@ -1,4 +1,4 @@
-"""The command line: `wunder serve | chat | status | tasks`, also `python -m gateway`."""
+"""The command line: `wunder serve | chat | status | tasks | outbox | channels`, also `python -m gateway`."""
 
 from __future__ import annotations
 

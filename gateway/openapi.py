@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.errors import AuthRequired, MethodNotAllowed, PermissionDenied, RateLimited, RequestTimeout
 from gateway.http_auth import LoginBody, PasswordBody, ProfileBody, RegisterBody
+from gateway.http_channel_admin import ChannelAccountBody
 from gateway.protocol import (
     PROTOCOL_VERSION,
     AnswerBody,
@@ -17,6 +18,7 @@ from gateway.protocol import (
     CancelBody,
     CreateSessionBody,
     MessageBody,
+    OutboxBody,
     ScheduleBody,
     TaskBody,
     UpdateScheduleBody,
@@ -38,10 +40,13 @@ BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("PATCH", "/wunder/chat/sessions/{session_id}"): UpdateSessionBody,
     ("POST", "/wunder/chat/sessions/{session_id}/messages"): MessageBody,
     ("POST", "/wunder/chat/sessions/{session_id}/cancel"): CancelBody,
+    ("PUT", "/wunder/admin/channels/{account}"): ChannelAccountBody,
     ("POST", "/wunder/auth/register"): RegisterBody,
     ("POST", "/wunder/auth/login"): LoginBody,
     ("POST", "/wunder/auth/password"): PasswordBody,
     ("PATCH", "/wunder/auth/me"): ProfileBody,
+    ("POST", "/wunder/admin/outbox/retry"): OutboxBody,
+    ("POST", "/wunder/admin/outbox/drop"): OutboxBody,
 }
 SUMMARIES: dict[tuple[str, str], str] = {
     ("POST", "/wunder"): "Ask a question; the answer streams, or comes as JSON with stream=false",
@@ -70,6 +75,20 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/chat/ws"): "WebSocket of a user",
     ("GET", "/wunder/ws"): "WebSocket of an API key",
     ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, pools, permits and queues",
+    ("GET", "/wunder/admin/outbox"): "List deliveries, newest first",
+    ("POST", "/wunder/admin/outbox/retry"): "Send deliveries again",
+    ("POST", "/wunder/admin/outbox/drop"): "Drop deliveries that wait or are dead",
+    ("GET", "/wunder/admin/outbox/{delivery_id}"): "A delivery with its attempts",
+    ("POST", "/wunder/admin/outbox/{delivery_id}/retry"): "Send a delivery again, or at once",
+    ("POST", "/wunder/admin/outbox/{delivery_id}/drop"): "Drop a delivery that waits or is dead",
+    ("POST", "/wunder/channel/{channel}/webhook"): "What a provider sends to the channel's only account",
+    ("GET", "/wunder/channel/{channel}/webhook"): "A provider checks the URL of the channel's only account",
+    ("POST", "/wunder/channel/{channel}/webhook/{account}"): "What a provider sends to an account; it signs the body",
+    ("GET", "/wunder/channel/{channel}/webhook/{account}"): "A provider checks the URL of an account",
+    ("GET", "/wunder/admin/channels"): "The accounts of channels, without their secrets",
+    ("PUT", "/wunder/admin/channels/{account}"): "Add or replace an account; its secrets are kept encrypted",
+    ("DELETE", "/wunder/admin/channels/{account}"): "Remove an account",
+    ("POST", "/wunder/admin/channels/{account}/test"): "Try an account's credentials at its provider",
     ("POST", "/wunder/auth/register"): "Create an account and sign in",
     ("POST", "/wunder/auth/login"): "Sign in",
     ("POST", "/wunder/auth/logout"): "End the token of this request",
@@ -87,7 +106,8 @@ SUMMARIES: dict[tuple[str, str], str] = {
 }
 _CONSOLE = frozenset({"/", "/console"})
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/console/{path}"}) | _CONSOLE
-_OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"})
+_SIGNED = frozenset({"/wunder/channel/{channel}/webhook", "/wunder/channel/{channel}/webhook/{account}"})
+_OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"}) | _SIGNED
 _ACCEPTED = frozenset(
     {
         ("POST", "/wunder/tasks"),
@@ -126,7 +146,7 @@ def document(app: web.Application, version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in app.router.routes():
         resource = route.resource
-        if resource is None or route.method not in ("GET", "POST", "PATCH", "DELETE"):
+        if resource is None or route.method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
             continue
         paths.setdefault(resource.canonical, {})[route.method.lower()] = _operation(route.method, resource.canonical)
     return {

@@ -130,9 +130,17 @@ async def _run(settings: Settings, admin: FirstAdmin | None, dashboard: str) -> 
     from actors.cluster.supervisor import Supervisor  # noqa: PLC0415
 
     fleet = RayFleet(
-        msgspec.msgpack.encode(settings.for_actors()), msgspec.msgpack.encode(settings), "gateway.main:create_gateway"
+        msgspec.msgpack.encode(settings.for_actors()),
+        msgspec.msgpack.encode(settings),
+        "gateway.main:create_gateway",
+        msgspec.msgpack.encode(settings.for_outbox()),
     )
-    supervisor = Supervisor(fleet, grace_s=settings.sessions.drain_grace_s, pools=settings.agent_queue.enabled)
+    supervisor = Supervisor(
+        fleet,
+        grace_s=settings.sessions.drain_grace_s,
+        pools=settings.agent_queue.enabled,
+        outboxes=settings.channels.outbox.enabled,
+    )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

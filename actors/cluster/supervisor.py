@@ -1,4 +1,4 @@
-"""Keeps the right processes alive: one directory, one janitor, a gateway and (with `pools`) a pool on every node.
+"""Keeps the right processes alive: one directory, one janitor, and on every node a gateway, a pool and an outbox.
 
 Each round starts what is missing and asks everybody for a `Describe`: that starts the service of a process that Ray
 has restarted (nobody may ever call it otherwise), and finds the ones that hang, which Ray never notices.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from actors.cluster.fleet import GATEWAY_PREFIX, SESSION_ACTOR_PREFIX, Fleet, gateway_prefix, pool_prefix
-from actors.cluster.launcher import POOL_PREFIX
+from actors.background import Background
+from actors.cluster.fleet import GATEWAY_PREFIX, SESSION_ACTOR_PREFIX, Fleet, gateway_prefix, outbox_prefix, pool_prefix
+from actors.cluster.launcher import OUTBOX_PREFIX, POOL_PREFIX
+from actors.cluster.per_node import Failures, PerNode, missing
 from actors.cluster.services import DIRECTORY, JANITOR
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import tell
@@ -26,8 +27,8 @@ MISSES = 3
 """Probes without an answer, one after the other, that make a process a hung one."""
 _START_TRIES = 3
 _LEAST_GRACE_S = 1.0
-_Failures = dict[str, tuple[float, WunderError]]
-"""By node: when its process did not start, and why."""
+_OUTBOX_GRACE_S = 5.0
+"""What is not sent by then is sent by another outbox, or after the next start."""
 
 
 class _Gateway(NamedTuple):
@@ -36,21 +37,25 @@ class _Gateway(NamedTuple):
 
 
 class Supervisor:
-    """`retry_s` passes before a node whose gateway, or pool, did not start is tried again."""
+    """`retry_s` passes before a node whose gateway, pool or outbox did not start is tried again."""
 
-    def __init__(self, fleet: Fleet, *, grace_s: float, retry_s: float = 5.0, pools: bool = True) -> None:
+    def __init__(
+        self, fleet: Fleet, *, grace_s: float, retry_s: float = 5.0, pools: bool = True, outboxes: bool = False
+    ) -> None:
         self._fleet = fleet
-        self._with_pools = pools
-        self._pools: dict[str, str] = {}
         self._grace_s = grace_s
         self._retry_s = retry_s
         self._gateways: dict[str, _Gateway] = {}
-        self._failed: _Failures = {}
-        self._failed_pools: _Failures = {}
+        self._failed: Failures = {}
         self._misses: Counter[str] = Counter()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._watches = Background()
         self._stopping = False
         self._reconcile = Loop("supervisor", self.reconcile_once, interval_s=2.0, jitter=0.0)
+        kinds = [("pool", pool_prefix)] * pools + [("outbox", outbox_prefix)] * outboxes
+        self._per_node = [
+            PerNode(fleet, kind, prefix, self._watches, self._node_process_gone, retry_s=retry_s)
+            for kind, prefix in kinds
+        ]
 
     async def start(self) -> list[str]:
         """Replace what an earlier supervisor left and cannot serve, start what is missing; the gateways' addresses."""
@@ -78,14 +83,14 @@ class Supervisor:
         for name in SINGLETONS:
             if name not in running:
                 failures.append(await self._start_singleton(name, nodes[0].node_id))
-        probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values()), *self._pools.values()]
+        probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values())]
+        probed += [name for kind in self._per_node for name in kind.processes.values()]
         node_ids = [node.node_id for node in nodes]
-        without = _missing(node_ids, self._gateways, self._failed, self._retry_s)
-        poolless = _missing(node_ids, self._pools, self._failed_pools, self._retry_s) if self._with_pools else []
+        without = missing(node_ids, self._gateways, self._failed, self._retry_s)
         failures += await asyncio.gather(
             *(self._probe(name) for name in probed),
             *(self._ensure_gateway(node_id, running) for node_id in without),
-            *(self._ensure_pool(node_id, running) for node_id in poolless),
+            *(kind.ensure(node_id, running) for kind in self._per_node for node_id in kind.missing(node_ids)),
             return_exceptions=True,
         )
         for failure in failures:
@@ -120,7 +125,7 @@ class Supervisor:
         self._failed.pop(node_id, None)
         self._gateways[node_id] = _Gateway(name, str(described.info["address"]))
         log.info("gateway_adopted" if left else "started", actor=name)
-        self._start_watch(self._watch(node_id, name), name)
+        self._watches.start(self._watch(node_id, name), f"watch-{name}")
 
     async def _watch(self, node_id: str, name: str) -> None:
         await self._fleet.gone(name)
@@ -131,36 +136,9 @@ class Supervisor:
             self._misses.pop(name, None)
             self._reconcile.wake()
 
-    def _start_watch(self, watch: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(watch, name=f"watch-{name}")
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
-
-    # -- pools ---------------------------------------------------------------------------------------------------
-
-    async def _ensure_pool(self, node_id: str, running: list[str]) -> None:
-        """Adopt the node's pool that another supervisor has left, or start one; everything else goes on if it fails."""
-        prefix = pool_prefix(node_id)
-        left = next((name for name in running if name.startswith(prefix)), None)
-        name = left or f"{prefix}{secrets.token_hex(4)}"
-        try:
-            await self._fleet.start(name, node_id)
-        except WunderError as error:
-            log.warning("pool_failed", node=node_id, message=error.message)
-            self._failed_pools[node_id] = (asyncio.get_running_loop().time(), error)
-            return
-        self._failed_pools.pop(node_id, None)
-        self._pools[node_id] = name
-        log.info("pool_adopted" if left else "started", actor=name)
-        self._start_watch(self._watch_pool(node_id, name), name)
-
-    async def _watch_pool(self, node_id: str, name: str) -> None:
-        await self._fleet.gone(name)
-        if not self._stopping and self._pools.get(node_id) == name:
-            log.warning("pool_gone", pool=name)
-            del self._pools[node_id]
-            self._misses.pop(name, None)
-            self._reconcile.wake()
+    def _node_process_gone(self, name: str) -> None:
+        self._misses.pop(name, None)
+        self._reconcile.wake()
 
     # -- who is fit ----------------------------------------------------------------------------------------------
 
@@ -184,7 +162,7 @@ class Supervisor:
 
     async def _clear_leftovers(self) -> bool:
         """End what was left running and cannot serve as it is; whether there was any."""
-        prefixes = (SESSION_ACTOR_PREFIX, GATEWAY_PREFIX, POOL_PREFIX)
+        prefixes = (SESSION_ACTOR_PREFIX, GATEWAY_PREFIX, POOL_PREFIX, OUTBOX_PREFIX)
         names = [n for n in await self._fleet.names() if n in SINGLETONS or n.startswith(prefixes)]
         unfit = [
             (name, reason)
@@ -211,11 +189,10 @@ class Supervisor:
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Drain: gateways send their clients away, sessions finish what runs, then everything ends."""
+        """Drain: gateways send their clients away, sessions finish what runs, outboxes what is under way."""
         self._stopping = True
         await self._reconcile.stop()
-        for task in list(self._watches):
-            task.cancel()
+        await self._watches.stop()
         gateways = await self._fleet.names(GATEWAY_PREFIX)
         await self._drain(gateways, grace_s=self._grace_s, timeout_s=5.0)
         # Pools first, within the same grace: what session actors run meanwhile ends in that time too.
@@ -226,7 +203,9 @@ class Supervisor:
         left_s = max(min(_LEAST_GRACE_S, self._grace_s), self._grace_s - spent_s)
         actors = await self._fleet.names(SESSION_ACTOR_PREFIX)
         await self._drain(actors, grace_s=left_s, timeout_s=left_s + 5.0)
-        for name in [*pools, *actors, *gateways, JANITOR, DIRECTORY]:
+        outboxes = await self._fleet.names(OUTBOX_PREFIX)
+        await self._drain(outboxes, grace_s=min(_OUTBOX_GRACE_S, self._grace_s), timeout_s=_OUTBOX_GRACE_S + 5.0)
+        for name in [*pools, *actors, *outboxes, *gateways, JANITOR, DIRECTORY]:
             await self._fleet.stop(name)
         # The directory replaces session actors for as long as it lives: what it still started has no session.
         for name in await self._fleet.names(SESSION_ACTOR_PREFIX):
@@ -241,10 +220,3 @@ class Supervisor:
         for name, result in zip(names, await asyncio.gather(*calls, return_exceptions=True), strict=True):
             if isinstance(result, WunderError):
                 log.warning("drain_failed", actor=name, message=result.message)
-
-
-def _missing(node_ids: Iterable[str], have: Mapping[str, object], failed: _Failures, retry_s: float) -> list[str]:
-    """Nodes that lack a process, but for those whose last try is too recent for another."""
-    now_s = asyncio.get_running_loop().time()
-    waiting = {node_id for node_id, (failed_s, _) in failed.items() if now_s - failed_s < retry_s}
-    return [node_id for node_id in node_ids if node_id not in have and node_id not in waiting]

@@ -1,4 +1,4 @@
-"""The client commands, `wunder chat`, `status`, `tasks` and `cron`: they speak the public protocol only."""
+"""The client commands, `wunder chat`, `status`, `tasks`, `cron` and so on: they speak the public protocol only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.caller import run_action
+from gateway.cli.channels import add_channel_parsers
 from gateway.cli.chat import run_chat
 from gateway.cli.cron import add_cron_parsers
+from gateway.cli.outbox import add_outbox_parsers
 from gateway.cli.status import run_status
 from gateway.cli.tasks import add_task_parsers
 
@@ -55,3 +57,15 @@ def add_parsers(commands: Commands) -> None:
         epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
     )
     add_cron_parsers(cron, DEFAULT_URL)
+    outbox = commands.add_parser(
+        "outbox",
+        help="list, show, send again and drop deliveries",
+        epilog="For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_outbox_parsers(outbox, DEFAULT_URL)
+    channels = commands.add_parser(
+        "channels",
+        help="list and try accounts at messaging providers",
+        epilog="For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_channel_parsers(channels, DEFAULT_URL)
