@@ -20,6 +20,7 @@ export function newTurn(id) {
     status: "running",
     position: 0,
     reason: null,
+    waitS: null, // an estimate
     rounds: [],
     agents: null,
     ask: null,
@@ -150,6 +151,7 @@ const TAKE = {
     turn.status = "queued";
     turn.position = data.position;
     turn.reason = data.reason;
+    turn.waitS = data.estimated_wait_s ?? null;
   },
   queue_start(turn) {
     turn.status = "running";
@@ -159,6 +161,7 @@ const TAKE = {
     turn.status = "queued";
     turn.position = 0;
     turn.reason = "retry";
+    turn.waitS = null;
     turn.error = data.error;
   },
   turn_waiting(turn, data) {

@@ -25,11 +25,12 @@ export function digest(summary) {
     turnsFailed: sum("turns_failed") + sum("turns_dead"),
     events: sum("event_writer_events"),
     writerDepth: sum("event_writer_depth"),
+    deadDeliveries: deadOf(summary.outbox),
     dashboard: dashboardOf(summary),
   };
 }
 
-// One row for each process that runs turns, busiest first.
+// One row for each process that runs turns or sends deliveries, busiest first.
 export function processRows(summary) {
   const placed = new Map((summary.directory?.actors ?? []).map((actor) => [actor.name, actor]));
   const row = (kind) => ([name, each]) => ({
@@ -47,6 +48,7 @@ export function processRows(summary) {
   const rows = [
     ...Object.entries(summary.actors ?? {}).map(row("actor")),
     ...Object.entries(summary.pools ?? {}).map(row("pool")),
+    ...Object.entries(summary.outboxes ?? {}).map(row("outbox")),
   ];
   return rows.sort((a, b) => b.running - a.running || b.sessions - a.sessions || a.name.localeCompare(b.name));
 }
@@ -63,6 +65,12 @@ export function requestBuckets(text) {
     counts.set(bound, (counts.get(bound) ?? 0) + Number(found[2]));
   }
   return [...counts].sort((a, b) => a[0] - b[0]);
+}
+
+// Deliveries of all channels that nobody sends any more; null where the server has no outbox.
+function deadOf(outbox) {
+  if (!outbox) return null;
+  return Object.values(outbox).reduce((total, states) => total + (states.dead?.deliveries ?? 0), 0);
 }
 
 function dashboardOf(summary) {

@@ -104,6 +104,7 @@ class Overview {
       tile("queue", number(now.queued), oldest),
       tile("agents", number(now.waiting)),
       tile("failed", number(now.turnsFailed)),
+      now.deadDeliveries === null ? null : tile("dead", number(now.deadDeliveries)),
     );
     for (const chart of this.charts) chart.draw(Date.now());
     replace(this.rows, processTable(processRows(summary)));

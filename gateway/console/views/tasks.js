@@ -1,7 +1,7 @@
 // Tasks: every turn, with filters; one of them in detail, with its attempts and children; cancel and retry.
 
 import { h, replace } from "../core/dom.js";
-import { explain, number, t, time } from "../core/i18n.js";
+import { duration, explain, hasText, number, t, time } from "../core/i18n.js";
 import { chatRoute, operationsRoute } from "../state/route.js";
 import { factList, part } from "./facts.js";
 import { PagedTable, actionButton, badge, table } from "./table.js";
@@ -28,7 +28,7 @@ function taskList(app) {
   const columns = [
     { name: t("task.id"), cell: (task) => h("a", { href: operationsRoute("tasks", task.task_id) }, shortened(task.task_id)) },
     { name: t("task.status"), cell: (task) => badge(task.status) },
-    { name: t("task.origin"), cell: (task) => t(`origin.${task.origin}`) },
+    { name: t("task.origin"), cell: (task) => originOf(task) },
     ...(app.user.is_admin ? [{ name: t("task.user"), cell: (task) => task.user_id }] : []),
     { name: t("task.attempt"), cell: (task) => `${number(task.attempt)}/${number(task.max_attempts)}`, end: true },
     { name: t("task.created"), cell: (task) => time(task.created_at) },
@@ -39,6 +39,8 @@ function taskList(app) {
   list = new PagedTable({ api: app.api, path: "/wunder/tasks", label: t("tab.tasks"), columns, filters });
   return { element: list.element, dispose: () => list.dispose() };
 }
+
+const originOf = (task) => (hasText(`origin.${task.origin}`) ? t(`origin.${task.origin}`) : task.origin);
 
 export const shortened = (id) => h("code", { title: id }, id.length > 18 ? `${id.slice(0, 16)}…` : id);
 
@@ -88,9 +90,12 @@ function describe(app, task, read, fail) {
   const facts = factList([
     [t("task.id"), h("code", null, task.task_id)],
     [t("task.status"), badge(task.status)],
+    [t("task.place"), task.position > 0 ? number(task.position) : null],
+    [t("task.wait"), task.estimated_wait_s ? duration(task.estimated_wait_s * 1000) : null],
+    [t("task.asks"), task.waiting?.question],
     [t("task.session"), session],
     [t("task.user"), task.user_id],
-    [t("task.origin"), t(`origin.${task.origin}`)],
+    [t("task.origin"), originOf(task)],
     [t("task.parent"), parent],
     [t("task.priority"), number(task.priority)],
     [t("task.attempt"), `${number(task.attempt)}/${number(task.max_attempts)}`],

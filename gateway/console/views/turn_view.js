@@ -1,7 +1,7 @@
 // One turn: what the user said, then round by round reasoning, text and tools, then how it stands.
 
 import { h, replace, setText } from "../core/dom.js";
-import { hasText, number, t, time } from "../core/i18n.js";
+import { duration, hasText, number, t, time } from "../core/i18n.js";
 import { hasEnded } from "../state/conversation.js";
 import { operationsRoute } from "../state/route.js";
 import { AskView } from "./ask_view.js";
@@ -139,7 +139,8 @@ function agentLink(agent, index) {
 function queuedText(turn) {
   const reason = hasText(`queued.${turn.reason}`) ? t(`queued.${turn.reason}`) : "";
   const place = turn.position > 0 ? t("turn.queued_at", { position: number(turn.position) }) : t("turn.queued");
-  return reason ? `${place} ${reason}` : place;
+  const wait = turn.waitS ? t("turn.queued_wait", { wait: duration(turn.waitS * 1000) }) : "";
+  return [place, reason, wait].filter(Boolean).join(" ");
 }
 
 function errorText(error) {
