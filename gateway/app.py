@@ -18,6 +18,7 @@ from gateway.health import Health
 from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
+from gateway.http_console import ConsoleHandlers, add_console_routes
 from gateway.http_outbox import OutboxHandlers
 from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
@@ -94,6 +95,7 @@ def create_app(
     app[AUTH] = auth
     add_middlewares(app, health.observe)
     add_auth_routes(app, auth, accounts)
+    add_console_routes(app, ConsoleHandlers())
     router = app.router
     router.add_post("/wunder", chat.ask)
     router.add_get("/wunder/chat/ws", sockets.open)

@@ -100,8 +100,12 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/readyz"): "This gateway can serve",
     ("GET", "/metrics"): "Prometheus metrics",
     ("GET", "/openapi.json"): "This document",
+    ("GET", "/"): "The console",
+    ("GET", "/console"): "The console",
+    ("GET", "/console/{path}"): "A file of the console",
 }
-_PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+_CONSOLE = frozenset({"/", "/console"})
+_PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/console/{path}"}) | _CONSOLE
 _SIGNED = frozenset({"/wunder/channel/{channel}/webhook", "/wunder/channel/{channel}/webhook/{account}"})
 _OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"}) | _SIGNED
 _ACCEPTED = frozenset(
@@ -169,7 +173,7 @@ def _operation(method: str, path: str) -> dict[str, Any]:
         content[_STREAM] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {
         "summary": SUMMARIES[(method, path)],
-        "operationId": f"{method.lower()}_{re.sub(r'[^a-z]+', '_', path).strip('_')}",
+        "operationId": f"{method.lower()}_{re.sub(r'[^a-z]+', '_', path).strip('_')}".rstrip("_"),
         "responses": {
             **_successes(method, path, content),
             **{str(error.status): _error_response(error.__doc__ or "") for error in _ERRORS},
@@ -196,6 +200,8 @@ def _successes(method: str, path: str, content: dict[str, Any]) -> dict[str, Any
         return {"201": {"description": "Created", "content": content}}
     if (method, path) in _ACCEPTED:
         return {"202": {"description": "The task is queued", "content": content}}
+    if path in _CONSOLE:
+        return {"302": {"description": "It is at /console/"}}
     done = {"200": {"description": "Done", "content": content}}
     if method == "POST" and path in _STREAMS:
         queued = {"application/json": {"schema": {"type": "object"}}}

@@ -171,5 +171,6 @@ def banner(settings: Settings, addresses: list[str], admin: FirstAdmin | None, d
     model = settings.llm.models[settings.llm.default]
     scripted = " (built in: answers by a script)" if model.provider == "scripted" else ""
     lines.append(f"  model      {settings.llm.default}{scripted}")
+    lines.append(f"  console    {addresses[0]}/console/")
     lines.append(f"  chat       wunder chat --url {addresses[0]}")
     return "\n".join([*lines, ""])
