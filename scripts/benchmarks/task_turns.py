@@ -165,6 +165,7 @@ class Turns:
     async def _drain(self, count: int, before_it: Callable[[], None] = lambda: None) -> tuple[Numbers, list[str]]:
         """Filled unseen (the pools wait for a wake, and poll rarely); then the pools are woken."""
         bench, store = self._bench, open_store(self._url)
+        store._db.notify = lambda topic: None  # type: ignore[method-assign]  # nobody is to hear of them yet
         await store.open()
         connection = await asyncpg.connect(self._url)
         described = self._peer.ask("describe")
