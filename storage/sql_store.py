@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from storage.children import ChildTopic
 from storage.events import EventTopic
-from storage.migrate import migrate
+from storage.migrate import Migrated, migrate
 from storage.owners import OwnerTopic
 from storage.sessions import SessionTopic
 from storage.task_queue import TaskQueueTopic
@@ -19,8 +19,8 @@ class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, ChildTopic, 
     async def open(self) -> None:
         await self._db.open()
 
-    async def migrate(self) -> list[str]:
-        return await migrate(self._db)
+    async def migrate(self, *, post: bool = False) -> Migrated:
+        return await migrate(self._db, post=post)
 
     async def ping(self) -> None:
         await self._db.fetchrow("ping")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from storage.migrate import Migrated
 from storage.queue_writer import FinishedTurn
 from storage.records import (
     Accepted,
@@ -337,8 +338,8 @@ class AsyncStorageBackend(
     async def open(self) -> None:
         """Connect; `StorageUnavailable` when the database cannot be reached within `connect_timeout_s`."""
 
-    async def migrate(self) -> list[str]:
-        """Bring the schema up to date under a lock; the names of what was applied."""
+    async def migrate(self, *, post: bool = False) -> Migrated:
+        """Bring the schema up to date under a lock; with `post` also by what older processes could not stand."""
 
     async def ping(self) -> None:
         """One trivial statement, within `command_timeout_s`."""
