@@ -9,11 +9,13 @@ from aiohttp import web
 
 from actors.clock import Clock
 from actors.errors import WunderError
+from actors.handles import DirectoryHandle
 from gateway.accounts import Accounts
 from gateway.auth import AUTH, Auth
 from gateway.connections import Connections
 from gateway.errors import AuthRequired
 from gateway.health import Health
+from gateway.http_admin import AdminHandlers
 from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
@@ -78,6 +80,7 @@ def create_app(
     chat: ChatHandlers,
     tasks: TaskHandlers,
     sockets: SocketHandlers,
+    directory: DirectoryHandle,
 ) -> web.Application:
     """Everything wired to its path."""
     app = web.Application(client_max_size=settings.gateway.max_body_bytes)
@@ -105,6 +108,7 @@ def create_app(
     router.add_delete(_TASK, tasks.cancel)
     router.add_post(f"{_TASK}/retry", tasks.retry)
     router.add_get("/wunder/admin/summary", health.summary)
+    router.add_post("/wunder/admin/nodes/{node_id}/drain", AdminHandlers(auth, directory).drain)
     router.add_get("/healthz", health.healthz)
     router.add_get("/readyz", health.readyz)
     router.add_get("/metrics", health.prometheus)

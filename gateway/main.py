@@ -86,7 +86,7 @@ class GatewayService:
         intake = TaskIntake(settings.agent_queue, store, clock, directory, owners)
         self._tasks_service = Tasks(store, clock, intake, self._turns)
         tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
-        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets)
+        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets, directory)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""

@@ -15,6 +15,7 @@ from gateway.protocol import (
     AskBody,
     CancelBody,
     CreateSessionBody,
+    DrainBody,
     MessageBody,
     TaskBody,
     UpdateSessionBody,
@@ -35,6 +36,7 @@ BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder/auth/login"): LoginBody,
     ("POST", "/wunder/auth/password"): PasswordBody,
     ("PATCH", "/wunder/auth/me"): ProfileBody,
+    ("POST", "/wunder/admin/nodes/{node_id}/drain"): DrainBody,
 }
 SUMMARIES: dict[tuple[str, str], str] = {
     ("POST", "/wunder"): "Ask a question; the answer streams, or comes as JSON with stream=false",
@@ -55,6 +57,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/chat/ws"): "WebSocket of a user",
     ("GET", "/wunder/ws"): "WebSocket of an API key",
     ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, pools, permits and queues",
+    ("POST", "/wunder/admin/nodes/{node_id}/drain"): "Take a node out of service, or back",
     ("POST", "/wunder/auth/register"): "Create an account and sign in",
     ("POST", "/wunder/auth/login"): "Sign in",
     ("POST", "/wunder/auth/logout"): "End the token of this request",
@@ -69,7 +72,11 @@ SUMMARIES: dict[tuple[str, str], str] = {
 }
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 _OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"})
-_ACCEPTED = frozenset({("POST", "/wunder/tasks"), ("POST", "/wunder/tasks/{task_id}/retry")})
+_ACCEPTED = {
+    ("POST", "/wunder/tasks"): "The task is queued",
+    ("POST", "/wunder/tasks/{task_id}/retry"): "The task is queued",
+    ("POST", "/wunder/admin/nodes/{node_id}/drain"): "Nothing is placed there any more; what is there is handed over",
+}
 _SOCKETS = frozenset({"/wunder/chat/ws", "/wunder/ws"})
 _STREAMS = frozenset(
     {
@@ -152,7 +159,7 @@ def _successes(method: str, path: str, content: dict[str, Any]) -> dict[str, Any
     if (method, path) == ("POST", "/wunder/chat/sessions"):
         return {"201": {"description": "Created", "content": content}}
     if (method, path) in _ACCEPTED:
-        return {"202": {"description": "The task is queued", "content": content}}
+        return {"202": {"description": _ACCEPTED[(method, path)], "content": content}}
     done = {"200": {"description": "Done", "content": content}}
     if method == "POST" and path in _STREAMS:
         queued = {"application/json": {"schema": {"type": "object"}}}

@@ -39,7 +39,7 @@ def worker_pool(name: str, node_id: str, data: bytes) -> WorkerPool:
 
 def directory(name: str, node_id: str, data: bytes) -> DirectoryService:
     settings = _settings(data)
-    launcher = RayLauncher(data)
+    launcher = RayLauncher(data, settings.sessions.actor_resource)
     return DirectoryService(settings, create_store(settings.storage), SystemClock(), RayReach(), launcher)
 
 

@@ -12,20 +12,29 @@ from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from actors.cluster.fleet import GATEWAY_PREFIX, SESSION_ACTOR_PREFIX, Fleet, gateway_prefix, pool_prefix
+from actors.cluster.fleet import (
+    GATEWAY_PREFIX,
+    SESSION_ACTOR_PREFIX,
+    Fleet,
+    gateway_prefix,
+    pool_prefix,
+    session_actor_prefix,
+)
 from actors.cluster.launcher import POOL_PREFIX
 from actors.cluster.services import DIRECTORY, JANITOR
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import tell
 from actors.logs import log
 from actors.loop import Loop
-from actors.messages import Drain
+from actors.messages import Drain, DrainNode
+from actors.replies import Description
 
 SINGLETONS = (DIRECTORY, JANITOR)
 MISSES = 3
 """Probes without an answer, one after the other, that make a process a hung one."""
 _START_TRIES = 3
 _LEAST_GRACE_S = 1.0
+_TELL_S = 5.0
 _Failures = dict[str, tuple[float, WunderError]]
 """By node: when its process did not start, and why."""
 
@@ -49,12 +58,17 @@ class Supervisor:
         self._failed_pools: _Failures = {}
         self._misses: Counter[str] = Counter()
         self._watches: set[asyncio.Task[None]] = set()
+        self._drained: set[str] = set()
+        self._incarnation = ""
+        self._where: dict[str, str] = {}
         self._stopping = False
         self._reconcile = Loop("supervisor", self.reconcile_once, interval_s=2.0, jitter=0.0)
 
     async def start(self) -> list[str]:
         """Replace what an earlier supervisor left and cannot serve, start what is missing; the gateways' addresses."""
         replaced = await self._clear_leftovers()
+        if DIRECTORY in await self._fleet.names():
+            await self._probe(DIRECTORY)  # it knows which nodes are drained
         # A hung gateway that is killed may keep its port for some seconds.
         for tries_left in reversed(range(_START_TRIES if replaced else 1)):
             await self.reconcile_once()
@@ -70,14 +84,15 @@ class Supervisor:
         """Make the cluster what it should be; what could not be done with a singleton is raised after all the rest."""
         if self._stopping:
             return
-        nodes = await self._fleet.nodes()
-        if not nodes:
+        found = await self._fleet.nodes()
+        if not found:
             raise ServiceUnavailable("the cluster has no node with CPUs")
+        nodes = [node for node in found if node.node_id not in self._drained]
         running = await self._fleet.names()
         failures: list[BaseException | None] = []
         for name in SINGLETONS:
             if name not in running:
-                failures.append(await self._start_singleton(name, nodes[0].node_id))
+                failures.append(await self._start_singleton(name, (nodes or found)[0].node_id))
         probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values()), *self._pools.values()]
         node_ids = [node.node_id for node in nodes]
         without = _missing(node_ids, self._gateways, self._failed, self._retry_s)
@@ -167,7 +182,12 @@ class Supervisor:
     async def _probe(self, name: str) -> None:
         """Ask a process for anything; one that has said nothing for several probes is ended, and so replaced."""
         try:
-            silent = await self._fleet.describe(name) is None
+            described = await self._fleet.describe(name)
+            silent = described is None
+            if described is not None and name in SINGLETONS:
+                self._where[name] = str(described.info.get("node_id"))
+                if name == DIRECTORY:
+                    await self._learn_drained(described)
         except WunderError as error:
             # It answers, but cannot start, as without its database: another one could not either.
             log.warning("not_started", actor=name, message=error.message)
@@ -208,25 +228,55 @@ class Supervisor:
             return "draining"
         return "" if described.info.get("settings") == self._fleet.settings_of(name) else "other settings"
 
+    # -- drained nodes ---------------------------------------------------------------------------------------------
+
+    async def _learn_drained(self, described: Description) -> None:
+        """The directory says which; one that has restarted is told again."""
+        incarnation = str(described.info.get("incarnation", ""))
+        nodes = described.info.get("nodes", ())
+        if self._incarnation and incarnation != self._incarnation:
+            for node_id in self._drained & {node["node_id"] for node in nodes}:
+                await tell(self._fleet.actor(DIRECTORY), DrainNode(node_id=node_id), timeout_s=_TELL_S)
+                self._start_watch(self._empty(node_id), f"drain-{node_id}")  # it may have placed something there
+        else:
+            now = {str(node["node_id"]) for node in nodes if node["drained"]}
+            for node_id in now - self._drained:
+                self._start_watch(self._empty(node_id), f"drain-{node_id}")
+            self._drained = now
+        self._incarnation = incarnation
+
+    async def _empty(self, node_id: str) -> None:
+        """Hand a drained node's sessions over and end its processes."""
+        self._gateways.pop(node_id, None)
+        self._pools.pop(node_id, None)
+        prefixes = (gateway_prefix(node_id), pool_prefix(node_id), session_actor_prefix(node_id))
+        await self._drain_and_end(*[await self._fleet.names(prefix) for prefix in prefixes])
+        if await self._has_other_node():
+            for name in [name for name, where in self._where.items() if where == node_id]:
+                log.info("moved", actor=name)
+                del self._where[name]
+                await self._fleet.stop(name)
+        self._reconcile.wake()
+        log.info("node_is_empty", node=node_id)
+
+    async def _has_other_node(self) -> bool:
+        return any(node.node_id not in self._drained for node in await self._fleet.nodes())
+
     # -- the end -------------------------------------------------------------------------------------------------
 
-    async def stop(self) -> None:
-        """Drain: gateways send their clients away, sessions finish what runs, then everything ends."""
+    async def leave(self) -> None:
+        """Stop looking after the processes; they go on without us."""
         self._stopping = True
         await self._reconcile.stop()
         for task in list(self._watches):
             task.cancel()
-        gateways = await self._fleet.names(GATEWAY_PREFIX)
-        await self._drain(gateways, grace_s=self._grace_s, timeout_s=5.0)
-        # Pools first, within the same grace: what session actors run meanwhile ends in that time too.
-        started_s = asyncio.get_running_loop().time()
-        pools = await self._fleet.names(POOL_PREFIX)
-        await self._drain(pools, grace_s=self._grace_s, timeout_s=self._grace_s + 5.0)
-        spent_s = asyncio.get_running_loop().time() - started_s
-        left_s = max(min(_LEAST_GRACE_S, self._grace_s), self._grace_s - spent_s)
-        actors = await self._fleet.names(SESSION_ACTOR_PREFIX)
-        await self._drain(actors, grace_s=left_s, timeout_s=left_s + 5.0)
-        for name in [*pools, *actors, *gateways, JANITOR, DIRECTORY]:
+
+    async def stop(self) -> None:
+        """Drain: gateways send their clients away, sessions finish what runs, then everything ends."""
+        await self.leave()
+        prefixes = (GATEWAY_PREFIX, POOL_PREFIX, SESSION_ACTOR_PREFIX)
+        await self._drain_and_end(*[await self._fleet.names(prefix) for prefix in prefixes])
+        for name in (JANITOR, DIRECTORY):
             await self._fleet.stop(name)
         # The directory replaces session actors for as long as it lives: what it still started has no session.
         for name in await self._fleet.names(SESSION_ACTOR_PREFIX):
@@ -234,6 +284,17 @@ class Supervisor:
                 await self._fleet.kill(name)
             except WunderError as error:
                 log.warning("not_ended", actor=name, message=error.message)
+
+    async def _drain_and_end(self, gateways: list[str], pools: list[str], actors: list[str]) -> None:
+        await self._drain(gateways, grace_s=self._grace_s, timeout_s=5.0)
+        # Pools first, within the same grace: what session actors run meanwhile ends in that time too.
+        started_s = asyncio.get_running_loop().time()
+        await self._drain(pools, grace_s=self._grace_s, timeout_s=self._grace_s + 5.0)
+        spent_s = asyncio.get_running_loop().time() - started_s
+        left_s = max(min(_LEAST_GRACE_S, self._grace_s), self._grace_s - spent_s)
+        await self._drain(actors, grace_s=left_s, timeout_s=left_s + 5.0)
+        for name in [*pools, *actors, *gateways]:
+            await self._fleet.stop(name)
 
     async def _drain(self, names: list[str], *, grace_s: float, timeout_s: float) -> None:
         command = Drain(grace_s=grace_s)

@@ -1,4 +1,4 @@
-"""The client commands: `wunder chat`, `wunder status` and `wunder tasks`. They speak the public protocol only."""
+"""The client commands: `wunder chat | status | tasks | drain`. They speak the public protocol only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.chat import run_chat
+from gateway.cli.drain import add_drain_parser, run_drain
 from gateway.cli.status import run_status
 from gateway.cli.tasks import add_task_parsers, run_tasks
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
-__all__ = ["add_parsers", "run_chat", "run_status", "run_tasks"]
+__all__ = ["add_parsers", "run_chat", "run_drain", "run_status", "run_tasks"]
 
 DEFAULT_URL = "http://127.0.0.1:18000"
 
@@ -47,3 +48,9 @@ def add_parsers(commands: Commands) -> None:
         epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
     )
     add_task_parsers(tasks, DEFAULT_URL)
+    drain = commands.add_parser(
+        "drain",
+        help="take a node out of service: hand its sessions over and end its processes",
+        epilog="Needs an administrator: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_drain_parser(drain, DEFAULT_URL)

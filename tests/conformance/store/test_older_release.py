@@ -1,4 +1,4 @@
-"""A rolling upgrade: what a process of an older release says to the database still works after the new "pre" migrations.
+"""A rolling upgrade: what a process of an older release says to the database still works after new "pre" migrations.
 
 `tests/fixtures/schema_0002` holds the queries of the release whose newest migration was 0002, word for word.
 """

@@ -145,8 +145,11 @@ async def test_another_user_can_be_named_with_the_api_key_only(world: World) -> 
     assert await world.stored() == before
 
 
-async def test_an_operators_route(world: World) -> None:
-    answer = await world.call("GET", "/wunder/admin/summary", headers=world.bob.headers)
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/wunder/admin/summary"), ("POST", "/wunder/admin/nodes/node/drain")]
+)
+async def test_an_operators_route(world: World, method: str, path: str) -> None:
+    answer = await world.call(method, path, headers=world.bob.headers)
     assert (answer.status, answer.error["code"]) == (403, "PERMISSION_DENIED")
 
 
