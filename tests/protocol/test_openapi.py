@@ -18,6 +18,7 @@ from tests.support.local_cluster import local_cluster, local_settings
 MAY_WAIT = {
     *("POST /wunder", "POST /wunder/chat/sessions/{session_id}/messages"),
     *("POST /wunder/tasks", "POST /wunder/tasks/{task_id}/retry"),
+    "POST /wunder/admin/nodes/{node_id}/drain",
 }
 RESPONSE = {
     "type": "object",

@@ -19,6 +19,7 @@ VALID_BODIES: dict[str, dict[str, Any]] = {
     "MessageBody": {"content": "hi", "stream": False},
     "UpdateSessionBody": {"title": "mine now"},
     "CancelBody": {},
+    "DrainBody": {},
     "AskBody": {"question": "hi", "stream": False},
     "TaskBody": {"question": "hi"},
     "CreateSessionBody": {},
