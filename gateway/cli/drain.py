@@ -12,13 +12,15 @@ from urllib.parse import quote
 
 import aiohttp
 
-from gateway.cli.api import Api, Unreachable
+from gateway.cli.api import Api, Refused, Unreachable
 from gateway.cli.sign_in import API_KEY_VARIABLE, TOKEN_VARIABLE, TokenFile, credential
 from gateway.errors import AuthRequired
 from gateway.settings_loader import environment
 from storage.errors import Conflict, NotFound, WunderError
 
 _POLL_S = 1.0
+_PATIENCE = 10
+"""Questions without an answer, one after the other, after which nobody is asked any more."""
 _SUMMARY = "/wunder/admin/summary"
 Pause = Callable[[float], Awaitable[None]]
 
@@ -64,13 +66,18 @@ async def _run(options: argparse.Namespace, environ: Mapping[str, str], home: Pa
 
 
 async def _until_empty(api: Api, headers: dict[str, str], node_id: str, timeout_s: float, pause: Pause) -> int:
-    shown = -1
+    shown, silent = -1, 0
     for _ in range(max(1, round(timeout_s / _POLL_S))):
         try:
             summary = (await api.request("GET", _SUMMARY, headers=headers))["data"]
-        except Unreachable:
-            print(f"{api.url} was the node's own gateway and has ended; ask another one for the rest: wunder status")
-            return 0
+        except (Unreachable, Refused):  # it may be the node's own gateway; behind a proxy the next one answers
+            silent += 1
+            if silent == _PATIENCE:
+                print(f"nobody answers at {api.url} any more; it was the node's own gateway, if that was its address")
+                return 0
+            await pause(_POLL_S)
+            continue
+        silent = 0
         left = processes_on(summary, node_id)
         if not left:
             print(f"node {node_id} is empty")

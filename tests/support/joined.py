@@ -39,12 +39,20 @@ class Joined:
             "sessions": {"drain_grace_s": 5.0},
         }
         self._process: subprocess.Popen[str] | None = None
+        self._others: list[Joined] = []
 
     def another(self) -> Joined:
         """A second supervisor with the same settings."""
         other = Joined(self.head, self.folder)
         other.url, other.sections = self.url, self.sections
+        self._others.append(other)
         return other
+
+    def close(self) -> None:
+        """End what still runs of these supervisors; their actors end with the cluster."""
+        for each in (*self._others, self):
+            if each._process is not None and each._process.poll() is None:
+                each.end(signal.SIGKILL)
 
     def start(self, until: str = READY) -> None:
         """Start it, and wait until it says so."""
@@ -82,6 +90,11 @@ class Joined:
         code = self._process.wait(90)
         self._process.stdout.close()
         return code
+
+    def keeps(self, before: dict[str, set[int]]) -> bool:
+        """Whether all of these processes are still there."""
+        now = self.pids()
+        return all(pids <= now[kind] for kind, pids in before.items())
 
     def pids(self) -> dict[str, set[int]]:
         return {kind: {p.pid for p in self.head.processes(kind)} for kind in KINDS}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.joined import Joined
 from tests.support.ray_head import RayHead
 
 
@@ -18,3 +19,11 @@ def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RayHead]:
         yield found
     finally:
         found.stop()
+
+
+@pytest.fixture
+def joined(head: RayHead, tmp_path: Path) -> Iterator[Joined]:
+    """A supervisor of it, not started yet."""
+    found = Joined(head, tmp_path)
+    yield found
+    found.close()

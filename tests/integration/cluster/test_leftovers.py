@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.support.joined import KINDS, Joined, answer
 from tests.support.ray_head import RayHead
 
 
-@pytest.fixture
-def joined(head: RayHead, tmp_path: Path) -> Joined:
+async def test_the_leftovers_of_a_killed_supervisor(head: RayHead, joined: Joined) -> None:
     head.start()
-    return Joined(head, tmp_path)
-
-
-async def test_the_leftovers_of_a_killed_supervisor(joined: Joined) -> None:
     joined.start()
     await answer(joined)
     joined.end(signal.SIGKILL)
@@ -26,7 +19,7 @@ async def test_the_leftovers_of_a_killed_supervisor(joined: Joined) -> None:
 
     joined.start()  # its own gateway still has the port
     await answer(joined)
-    assert {kind: joined.pids()[kind] & pids for kind, pids in left.items()} == left, "all of it was fit"
+    assert joined.keeps(left), "all of it was fit"
 
     joined.end(signal.SIGKILL)
     joined.sections["sessions"]["max_active"] = 7

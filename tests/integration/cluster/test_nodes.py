@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -55,11 +54,10 @@ def drain(url: str, node_id: str, *options: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("head", [True], indirect=True)
-async def test_a_node_is_taken_out_while_a_turn_runs(head: RayHead, tmp_path: Path) -> None:
+async def test_a_node_is_taken_out_while_a_turn_runs(head: RayHead, joined: Joined) -> None:
     head.start()
     for _ in range(2):
         head.join(f'--resources={{"wunder_session": {PLACES}}}')
-    joined = Joined(head, tmp_path)
     joined.sections["server"]["port"] = 0
     joined.sections["sessions"] |= {"actor_resource": "wunder_session", "drain_grace_s": 2.0}
     joined.sections["agent_queue"] = {"max_workers": 2}

@@ -67,6 +67,27 @@ async def test_one_that_does_not_get_empty_is_an_error(tmp_path: Path, capsys: p
     assert "not empty after 3 s" in capsys.readouterr().err
 
 
+async def test_a_gateway_that_goes_away_meanwhile_is_asked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with fake_server() as server:
+        answers(server, summary(ACTOR))
+        asked = 0
+
+        def look(request: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                server.answers["/wunder/admin/summary"] = (503, look)
+            if asked == 5:
+                server.answers["/wunder/admin/summary"] = (200, summary())
+            return summary(ACTOR)
+
+        server.answers["/wunder/admin/summary"] = (200, look)
+        assert await drain(server, tmp_path, "bb33") == 0
+    assert "is empty" in capsys.readouterr().out
+
+
 async def test_it_can_be_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with fake_server() as server:
         answers(server, summary())
