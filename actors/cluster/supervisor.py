@@ -35,6 +35,7 @@ MISSES = 3
 _START_TRIES = 3
 _LEAST_GRACE_S = 1.0
 _TELL_S = 5.0
+_OUTDATED = "other settings"
 _Failures = dict[str, tuple[float, WunderError]]
 """By node: when its process did not start, and why."""
 
@@ -203,7 +204,10 @@ class Supervisor:
             self._reconcile.wake()
 
     async def _clear_leftovers(self) -> bool:
-        """End what was left running and cannot serve as it is; whether there was any."""
+        """End what was left running and cannot serve as it is; whether there was any.
+
+        What serves well, but with other settings or another version, is drained and replaced node by node.
+        """
         prefixes = (SESSION_ACTOR_PREFIX, GATEWAY_PREFIX, POOL_PREFIX)
         names = [n for n in await self._fleet.names() if n in SINGLETONS or n.startswith(prefixes)]
         unfit = [
@@ -213,8 +217,26 @@ class Supervisor:
         ]
         for name, reason in unfit:
             log.warning("replaced", actor=name, reason=reason)
-        await asyncio.gather(*(self._fleet.kill(name) for name, _ in unfit))
+        outdated = {name for name, reason in unfit if reason == _OUTDATED and name not in SINGLETONS}
+        await asyncio.gather(*(self._fleet.kill(name) for name, _ in unfit if name not in outdated))
+        if outdated:
+            await self._roll(outdated)
         return bool(unfit)
+
+    async def _roll(self, outdated: set[str]) -> None:
+        """The singletons first, then one node after the other, so that the others' gateways take its readers."""
+        nodes = await self._fleet.nodes()
+        for name in SINGLETONS:
+            if name not in await self._fleet.names():
+                await self._start_singleton(name, nodes[0].node_id)
+        for node in nodes:
+            node_id = node.node_id
+            prefixes = (gateway_prefix(node_id), pool_prefix(node_id), session_actor_prefix(node_id))
+            old = [[name for name in outdated if name.startswith(prefix)] for prefix in prefixes]
+            if any(old):
+                await self._drain_and_end(*old)
+                if old[0]:
+                    await self._ensure_gateway(node_id, [])
 
     async def _unfit(self, name: str) -> str:
         """Why a process that we find must not be adopted; empty if it may."""
@@ -226,7 +248,7 @@ class Supervisor:
             return "no answer"
         if described.info.get("draining"):
             return "draining"
-        return "" if described.info.get("settings") == self._fleet.settings_of(name) else "other settings"
+        return "" if described.info.get("settings") == self._fleet.settings_of(name) else _OUTDATED
 
     # -- drained nodes ---------------------------------------------------------------------------------------------
 
