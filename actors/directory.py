@@ -15,7 +15,7 @@ import msgspec
 
 from actors.background import Background
 from actors.clock import Clock
-from actors.errors import NotFound, ServiceUnavailable, WunderError
+from actors.errors import Conflict, NotFound, ServiceUnavailable, WunderError
 from actors.handles import Reach, tell
 from actors.logs import log
 from actors.loop import Loop
@@ -315,6 +315,9 @@ class Directory:
     def _drain_node(self, command: DrainNode) -> None:
         if command.node_id not in self._placement.known:
             raise NotFound(f"there is no node {command.node_id!r}")
+        others = self._placement.nodes.keys() - {command.node_id}
+        if not others and not command.undo:
+            raise Conflict(f"{command.node_id} is the last node in use: nobody could take its sessions")
         self._placement.drain(command.node_id, undo=command.undo)
         log.info("node_undrained" if command.undo else "node_drained", node=command.node_id)
         self._start_wanted()

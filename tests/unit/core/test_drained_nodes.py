@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import NotFound
+from actors.errors import Conflict, NotFound
 from actors.handles import ask
 from actors.messages import Describe
 from actors.placement import Node, Placement
@@ -60,6 +60,17 @@ async def test_an_unknown_node_is_refused(bench: Make) -> None:
     await found.start()
     with pytest.raises(NotFound, match="no node 'nowhere'"):
         await found.handle.drain_node("nowhere", undo=False)
+
+
+async def test_the_last_node_is_kept(bench: Make) -> None:
+    found = bench(nodes=2)
+    await found.start()
+    await found.handle.drain_node("node-0", undo=False)
+    await found.handle.drain_node("node-0", undo=False)
+    with pytest.raises(Conflict, match="last node"):
+        await found.handle.drain_node("node-1", undo=False)
+    await found.handle.drain_node("node-0", undo=True)
+    await found.handle.drain_node("node-1", undo=False)
 
 
 async def test_a_description_says_which_are_drained_and_who_says_so(bench: Make) -> None:
