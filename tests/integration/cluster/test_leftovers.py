@@ -10,6 +10,9 @@ from tests.support.joined import KINDS, Joined, answer
 from tests.support.ray_head import RayHead
 
 
+TIMEOUT_S = 180.0
+
+
 async def test_the_leftovers_of_a_killed_supervisor(head: RayHead, joined: Joined) -> None:
     head.start()
     joined.start()
