@@ -9,7 +9,6 @@ import psutil
 from tests.support.joined import KINDS, Joined, answer
 from tests.support.ray_head import RayHead
 
-
 TIMEOUT_S = 180.0
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
+import click
 from ray.scripts import scripts
 
 from gateway.__main__ import _parser
@@ -35,11 +36,13 @@ def wrong_ray(words: list[str]) -> list[str]:
     """Options that `ray COMMAND` does not have; None is wrong with something else than `ray`."""
     if not words or words[0].rpartition("/")[2] != "ray":
         return []
-    command = scripts.cli.commands.get(words[1])
-    if command is None:
-        return [words[1]]
-    if words[1] == "job":
-        command = command.commands[words[2]]
+    command: click.Command = scripts.cli
+    for word in words[1:]:
+        if not isinstance(command, click.Group) or (word not in command.commands and command is not scripts.cli):
+            break
+        if word not in command.commands:
+            return [word]
+        command = command.commands[word]
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     own = words[: words.index("--")] if "--" in words else words
     return [word for word in own if word.startswith("--") and word.partition("=")[0] not in known | _RAY_SHORT]
