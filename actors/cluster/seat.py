@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from actors.cluster.reach import NAMESPACE, RayReach
+from actors.errors import ServiceUnavailable
 
 NAME = "supervisor"
 _RETRY_S = 0.5
@@ -47,6 +48,11 @@ class Seat:
             await handle.ready.remote()
         except (ValueError, RayActorError):  # the name is taken, or its holder has just gone
             return False
+        except RayError as error:
+            reason = str(error).strip().rpartition("\n")[2]
+            raise ServiceUnavailable(
+                f"the cluster's nodes cannot run our actors: {reason}", hint="is this version of wunder installed there?"
+            ) from None
         self._handle = handle
         return True
 
