@@ -1,8 +1,9 @@
-"""The plain object inside the `Janitor`: finds sessions without an owner, and removes what has outlived its time."""
+"""The plain object inside the `Janitor`: reopens sessions without an owner, fires schedules, removes what is old."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from actors.children import Children
 from actors.clock import Clock
@@ -11,8 +12,9 @@ from actors.events import EXPIRING_KINDS
 from actors.handles import DirectoryHandle, Reach, tell
 from actors.logs import log
 from actors.loop import Loop
-from actors.messages import Describe, OpenSession, Sweep, decode_command, encode
+from actors.messages import Describe, OpenSession, ScheduleChanged, Sweep, decode_command, encode
 from actors.replies import Description, Done, Reply, to_failed
+from actors.scheduler import Scheduler
 from actors.settings import ActorSettings
 from storage.records import SessionId
 from storage.store import AsyncStorageBackend
@@ -27,7 +29,7 @@ _OWNER_MEMORY_S = 3600.0
 
 
 class Janitor:
-    """Three loops: the sweep (a crash's accepted turns go on elsewhere), the same for child tasks, and retention."""
+    """The sweep (a crash's accepted turns go on elsewhere), the same for child tasks, the scheduler, and retention."""
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Janitor:
         directory: DirectoryHandle,
         reach: Reach,
         children: Children,
+        scheduler: Scheduler,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -44,6 +47,7 @@ class Janitor:
         self._directory = directory
         self._reach = reach
         self._children = children
+        self.scheduler = scheduler
         self._reopened = 0
         self._removed = 0
         self._sweep = Loop("sweep", self.sweep_once, interval_s=settings.sessions.sweep_s, max_backoff_s=5.0)
@@ -53,11 +57,13 @@ class Janitor:
     async def start(self) -> None:
         await self._store.open()
         self._sweep.start()
+        self.scheduler.start()
         self._family.start()
         self._retention.start()
 
     async def stop(self) -> None:
         await self._sweep.stop()
+        await self.scheduler.stop()
         await self._family.stop()
         await self._retention.stop()
         await self._children.close()
@@ -75,8 +81,12 @@ class Janitor:
             case Sweep():
                 self._sweep.wake()
                 return Done()
+            case ScheduleChanged():
+                self.scheduler.wake()
+                return Done()
             case Describe():
-                return Description(gauges={"sessions_reopened": self._reopened, "rows_expired": self._removed})
+                gauges = {"sessions_reopened": self._reopened, "rows_expired": self._removed}
+                return Description(gauges=gauges | self.scheduler.gauges())
             case other:
                 raise WunderError(f"the janitor does not take {type(other).__name__}")
 
@@ -109,14 +119,20 @@ class Janitor:
         log.info("session_reopened", session=session_id, actor=actor)
 
     async def retain_once(self) -> None:
-        """Remove expired events, credentials, keys and owners, in small batches."""
+        """Remove expired events, history, credentials, keys and owners, in small batches."""
         store, storage, now_us = self._store, self._settings.storage, self._clock.now_us()
         before_us = now_us - int(storage.events_retention_s * 1e6)
-        while True:
-            removed = await store.delete_events(kinds=EXPIRING_KINDS, before_us=before_us, limit=_DELETE_BATCH)
-            self._removed += removed
-            if removed < _DELETE_BATCH:
-                break
+        await self._remove(lambda: store.delete_events(kinds=EXPIRING_KINDS, before_us=before_us, limit=_DELETE_BATCH))
+        runs_before_us = now_us - int(self._settings.schedules.history_retention_s * 1e6)
+        await self._remove(lambda: store.delete_old_runs(runs_before_us, limit=_DELETE_BATCH))
         self._removed += await store.delete_expired_credentials(now_us)
         await store.forget_idempotency_keys(now_us - int(storage.idempotency_retention_s * 1e6))
         await store.delete_lapsed_owners(older_than_s=_OWNER_MEMORY_S)
+
+    async def _remove(self, remove: Callable[[], Awaitable[int]]) -> None:
+        """Batch after batch until one is not full."""
+        while True:
+            removed = await remove()
+            self._removed += removed
+            if removed < _DELETE_BATCH:
+                break

@@ -224,6 +224,10 @@ class Sweep(Command, tag="sweep", frozen=True):
     """Look for sessions without an owner now."""
 
 
+class ScheduleChanged(Command, tag="schedule_changed", frozen=True):
+    """To the janitor: schedules were made or changed, one may be due sooner than it thinks."""
+
+
 AnyCommand = (
     Submit
     | CancelTurn
@@ -249,6 +253,7 @@ AnyCommand = (
     | PickUp
     | Report
     | Sweep
+    | ScheduleChanged
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -29,6 +29,8 @@ from storage.records import EventRecord, Fence, MessageRecord, OpenedSession, Ta
 from storage.stream_event_writer import StreamEventWriter
 from storage.turn_writer import Completion
 
+_CANCELLED = ("cancelled", "interrupted")
+
 
 class SessionRunner:
     """One open session under one epoch."""
@@ -63,12 +65,13 @@ class SessionRunner:
         self.touched_s = services.clock.monotonic_s()
 
     async def begin(self) -> None:
-        """Announce what the last owner left undone: nobody may follow before that."""
+        """Announce what the last owner left undone: nobody may follow, and nothing may run, before that."""
         opened = self._opened
-        if opened.first_seq > opened.last_seq + 1 or opened.running is not None:
-            turn_id = opened.running.turn_id if opened.running else TurnId("")
-            data = {"to_event_id": await self._last_durable(), "reason": "owner_changed"}
-            await self.stream.commit([Draft("rewind", turn_id, data)], self.stream.append)
+        async with self.turns.lock:  # the upkeep finds this session already, and would go on with what waits
+            if opened.first_seq > opened.last_seq + 1 or opened.running is not None:
+                turn_id = opened.running.turn_id if opened.running else TurnId("")
+                data = {"to_event_id": await self._last_durable(), "reason": "owner_changed"}
+                await self.stream.commit([Draft("rewind", turn_id, data)], self.stream.append)
 
     async def poke(self) -> None:
         """Go on with what waits, if nothing runs (after opening, or when the directory could not be asked)."""
@@ -241,7 +244,8 @@ class SessionRunner:
             if task.status == "queued":  # not in line yet: it waits for its time
                 await self.turns.finish_queued(task)
                 return CancelReceipt(cancelled=True, turn_id=wanted, status="cancelled")
-        return CancelReceipt(cancelled=False, turn_id=wanted, status=task.status)
+        # Whoever repeats a cancel whose receipt was lost is told that it holds.
+        return CancelReceipt(cancelled=task.status in _CANCELLED, turn_id=wanted, status=task.status)
 
     async def _cancel_running(self, running: RunningTurn) -> CancelReceipt:
         if not running.finishing:
@@ -257,8 +261,7 @@ class SessionRunner:
             await asyncio.wait([self.turns.task])
         if running.status == "running":
             raise ServiceUnavailable("the session is moving to another owner", retry_after_s=0.2)
-        cancelled = running.status in ("cancelled", "interrupted")
-        return CancelReceipt(cancelled=cancelled, turn_id=running.turn_id, status=running.status)
+        return CancelReceipt(cancelled=running.status in _CANCELLED, turn_id=running.turn_id, status=running.status)
 
     def follow(self, user_id: UserId | None, line: OutgoingLine, gateway: str, number: int = 0) -> Following:
         """From now on the session's events are on this line."""

@@ -118,6 +118,17 @@ class AgentQueueSettings(Section, frozen=True):
     max_child_depth: Annotated[int, Meta(ge=0, le=10)] = 2
 
 
+class SchedulesSettings(Section, frozen=True):
+    """Tasks that come again."""
+
+    max_per_user: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    max_task_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    grace_s: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
+    poll_interval_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    retry_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    history_retention_s: Annotated[float, Meta(ge=60)] = 2_592_000.0
+
+
 class ObservabilitySettings(Section, frozen=True):
     """Logs."""
 
@@ -132,5 +143,6 @@ class ActorSettings(Section, frozen=True):
     llm: LlmSettings = LlmSettings()
     sessions: SessionsSettings = SessionsSettings()
     agent_queue: AgentQueueSettings = AgentQueueSettings()
+    schedules: SchedulesSettings = SchedulesSettings()
     tools: ToolsSettings = ToolsSettings()
     observability: ObservabilitySettings = ObservabilitySettings()

@@ -83,15 +83,14 @@ class TaskIntake:
     async def _enqueue(self, wanted: list[WantedTask]) -> list[Recorded | WunderError]:
         now_us = self._clock.now_us()
         users = list({one.command.user_id for one in wanted})
-        most = max(self._settings.max_queued, self._settings.max_queued_per_user) + 1
-        depth = await self._store.queue_depth(users, most=most)
+        depth = await self.depth(users)
         answers: list[Recorded | WunderError | NewTask] = []
         for one in wanted:
-            refusal = self._full(one.command.user_id, depth)
+            refusal = self.full(one.command.user_id, depth)
             if refusal is not None:
                 answers.append(refusal)
                 continue
-            answers.append(self._new_task(one, depth.total + 1, now_us))
+            answers.append(self.new_task(one, depth.total + 1, now_us))
             depth.by_user[one.command.user_id] += 1
             depth = msgspec.structs.replace(depth, total=depth.total + 1)
         items = [answer for answer in answers if isinstance(answer, NewTask)]
@@ -99,7 +98,13 @@ class TaskIntake:
         self.announce(outcomes)
         return _answers(answers, outcomes)
 
-    def _full(self, user_id: UserId, depth: QueueDepth) -> WunderError | None:
+    async def depth(self, users: Sequence[UserId]) -> QueueDepth:
+        """How full the queue is, counted as far as its bounds need it."""
+        most = max(self._settings.max_queued, self._settings.max_queued_per_user) + 1
+        return await self._store.queue_depth(users, most=most)
+
+    def full(self, user_id: UserId, depth: QueueDepth) -> WunderError | None:
+        """Why one more task of this user is refused; None if there is room."""
         settings, queued = self._settings, depth.by_user[user_id]
         if queued >= settings.max_queued_per_user:
             detail: dict[str, Any] = {"reason": "user_queue_full", "queued": queued}
@@ -109,7 +114,8 @@ class TaskIntake:
             return ServiceUnavailable("the task queue is full", detail=detail, retry_after_s=_RETRY_AFTER_S)
         return None
 
-    def _new_task(self, one: WantedTask, position: int, now_us: int) -> NewTask:
+    def new_task(self, one: WantedTask, position: int, now_us: int) -> NewTask:
+        """What is stored of it; with `command.create` its session comes with it."""
         command, run_at_us = one.command, one.run_at_us
         later = run_at_us is not None and run_at_us > now_us
         task = msgspec.structs.replace(

@@ -69,10 +69,11 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """The turn cannot go on before these turns have ended: its last step in this run."""
+    """The turn cannot go on before something has come: its last step in this run (see `WaitFor`)."""
 
-    turns: tuple[str, ...]
+    waits_for: str
     until_us: int
+    shown: dict[str, Any]
 
 
 Step = Announced | Spoken | RoundDone | ToolDone | Finished | Waiting
@@ -201,7 +202,7 @@ class Turn:
                 try:
                     done: Step = await self._call(number, call, tool, resumed)
                 except WaitFor as wait:
-                    done = Waiting(wait.turns, wait.until_us)
+                    done = Waiting(wait.waits_for, wait.until_us, wait.shown)
                 yield done
             return
         running = [

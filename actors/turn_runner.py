@@ -25,7 +25,7 @@ from actors.tools.registry import Tools
 from actors.transcript import Unfinished, partial_message
 from actors.turn import Announced, Finished, RoundDone, Spoken, Step, ToolDone, Turn, TurnInput, Waiting, closing
 from storage.queue_writer import FinishedTurn
-from storage.records import EventRecord, Fence, MessageRecord, TerminalStatus, TurnId
+from storage.records import EventRecord, Fence, MessageRecord, TerminalStatus
 from storage.store import AsyncStorageBackend
 from storage.turn_writer import Completion
 
@@ -153,17 +153,22 @@ class TurnRunner:
 
     async def _suspend(self, step: Waiting) -> None:
         """Record that the turn waits: it keeps its place in the session, and holds nothing else."""
-        task, store, now_us = self._running.task, self._services.store, self._services.clock.now_us()
-        agents = [TurnId(turn) for turn in step.turns]
+        task, now_us = self._running.task, self._services.clock.now_us()
+        shown = {**step.shown, "until": isoformat(step.until_us)}
 
         async def write(rows: Sequence[EventRecord]) -> bool:
-            return await store.suspend_turn(
-                self._session.fence, task, waits_for=agents, until_us=step.until_us, events=rows, now_us=now_us
+            return await self._services.store.suspend_turn(
+                self._session.fence,
+                task,
+                waits_for=step.waits_for,
+                shown=encode_json(shown),
+                until_us=step.until_us,
+                events=rows,
+                now_us=now_us,
             )
 
         self._running.token.raise_if_cancelled()
-        waiting = Draft("turn_waiting", task.turn_id, {"agents": agents, "until": isoformat(step.until_us)})
-        if not await self._stream.commit([waiting], write):
+        if not await self._stream.commit([Draft("turn_waiting", task.turn_id, shown)], write):
             # Another process recorded a cancel in the turn's row, or has the turn: the end's commit tells which.
             self._running.token.cancel()
             raise Cancelled("cancelled")

@@ -9,7 +9,6 @@ from aiohttp import web
 
 from actors.clock import Clock
 from actors.errors import WunderError
-from actors.handles import DirectoryHandle
 from gateway.accounts import Accounts
 from gateway.auth import AUTH, Auth
 from gateway.connections import Connections
@@ -19,6 +18,7 @@ from gateway.http_admin import AdminHandlers
 from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
+from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.middleware import add_middlewares
 from gateway.openapi import document
@@ -28,6 +28,7 @@ from gateway.settings import Settings
 from gateway.websocket import WebSocketConnection
 
 _TASK = "/wunder/tasks/{task_id:[A-Za-z0-9_.:@-]{1,128}}"
+_SCHEDULE = "/wunder/cron/{schedule_id:[A-Za-z0-9_.:@-]{1,128}}"
 _SESSION = "/wunder/chat/sessions/{session_id:[A-Za-z0-9_.:@-]{1,128}}"
 
 
@@ -79,8 +80,9 @@ def create_app(
     health: Health,
     chat: ChatHandlers,
     tasks: TaskHandlers,
+    schedules: ScheduleHandlers,
     sockets: SocketHandlers,
-    directory: DirectoryHandle,
+    admin: AdminHandlers,
 ) -> web.Application:
     """Everything wired to its path."""
     app = web.Application(client_max_size=settings.gateway.max_body_bytes)
@@ -107,13 +109,25 @@ def create_app(
     router.add_get(_TASK, tasks.inspect)
     router.add_delete(_TASK, tasks.cancel)
     router.add_post(f"{_TASK}/retry", tasks.retry)
+    router.add_post(f"{_TASK}/answer", tasks.answer)
+    router.add_post("/wunder/cron", schedules.create)
+    router.add_get("/wunder/cron", schedules.list)
+    router.add_get(_SCHEDULE, schedules.inspect)
+    router.add_patch(_SCHEDULE, schedules.update)
+    router.add_delete(_SCHEDULE, schedules.delete)
+    router.add_post(f"{_SCHEDULE}/run", schedules.run)
+    router.add_get(f"{_SCHEDULE}/history", schedules.history)
+    _add_operators_routes(router, health, admin)
+    return app
+
+
+def _add_operators_routes(router: web.UrlDispatcher, health: Health, admin: AdminHandlers) -> None:
     router.add_get("/wunder/admin/summary", health.summary)
-    router.add_post("/wunder/admin/nodes/{node_id}/drain", AdminHandlers(auth, directory).drain)
+    router.add_post("/wunder/admin/nodes/{node_id}/drain", admin.drain)
     router.add_get("/healthz", health.healthz)
     router.add_get("/readyz", health.readyz)
     router.add_get("/metrics", health.prometheus)
     router.add_get("/openapi.json", _openapi)
-    return app
 
 
 async def _openapi(request: web.Request) -> web.Response:

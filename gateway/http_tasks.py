@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
 
-from actors.clock import isoformat
 from actors.errors import InvalidRequest, NotFound
 from gateway.auth import Auth, Principal
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
-from gateway.protocol import TaskBody
+from gateway.pages import next_cursor, page_cursor, time_of
+from gateway.protocol import AnswerBody, TaskBody
 from gateway.tasks import Tasks
 from gateway.turns import Turns
 from storage.records import AttemptRecord, SessionId, ShownStatus, TaskRecord, TurnId
@@ -59,10 +57,10 @@ class TaskHandlers:
             None if everybody else self._auth.acting_user(principal, query.get("user_id")),
             status=status,
             session_id=SessionId(session_id) if session_id else None,
-            before=_cursor(query.get("cursor")),
+            before=page_cursor(query.get("cursor")),
             limit=(limit := number(query, "limit", default=50, low=1, high=200)),
         )
-        following = _encode_cursor(tasks[-1]) if len(tasks) == limit else None
+        following = next_cursor(tasks[-1].created_us, tasks[-1].turn_id) if len(tasks) == limit else None
         return ok({"items": [task_view(task) for task in tasks], "next": following})
 
     async def inspect(self, request: web.Request) -> web.Response:
@@ -76,6 +74,13 @@ class TaskHandlers:
         task = await self._visible(request, await self._auth.authenticate(request))
         receipt = await self._turns.cancel(task.session_id, task.user_id, task.turn_id)
         return ok({"cancelled": receipt.cancelled, "task_id": task.turn_id, "status": receipt.status or task.status})
+
+    async def answer(self, request: web.Request) -> web.Response:
+        principal = await self._auth.authenticate(request)
+        task = await self._visible(request, principal)
+        body = await read_json(request, AnswerBody)
+        answered = await self._tasks.answer(task, principal.user_id, body.call_id, body.answer)
+        return ok(task_view(answered), 202)
 
     async def retry(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
@@ -98,6 +103,7 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "origin": task.origin,
         "status": task.shown_status,
         "parent_id": task.parent_id,
+        "waiting": msgspec.Raw(task.waiting) if task.waiting and task.shown_status == "waiting" else None,
         "priority": task.priority,
         "attempt": task.attempt,
         "max_attempts": task.max_attempts,
@@ -106,10 +112,10 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
         "error": msgspec.Raw(task.error) if task.error else None,
         "usage": msgspec.Raw(task.usage) if task.usage else None,
         "stop_reason": task.stop_reason,
-        "run_at": _time(task.run_at_us),
-        "created_at": _time(task.created_us),
-        "started_at": _time(task.started_us),
-        "finished_at": _time(task.finished_us),
+        "run_at": time_of(task.run_at_us),
+        "created_at": time_of(task.created_us),
+        "started_at": time_of(task.started_us),
+        "finished_at": time_of(task.finished_us),
     }
 
 
@@ -120,8 +126,8 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
             "attempt": attempt.attempt,
             "outcome": attempt.outcome,
             "error": msgspec.Raw(attempt.error) if attempt.error else None,
-            "started_at": _time(attempt.started_us),
-            "finished_at": _time(attempt.finished_us),
+            "started_at": time_of(attempt.started_us),
+            "finished_at": time_of(attempt.finished_us),
         }
         for attempt in attempts
     ]
@@ -131,26 +137,5 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
             "outcome": task.shown_status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
-        found.append({**last, "started_at": _time(task.started_us), "finished_at": _time(task.finished_us)})
+        found.append({**last, "started_at": time_of(task.started_us), "finished_at": time_of(task.finished_us)})
     return found
-
-
-def _time(us: int | None) -> str | None:
-    return None if us is None else isoformat(us)
-
-
-def _encode_cursor(task: TaskRecord) -> str:
-    return base64.urlsafe_b64encode(f"{task.created_us}:{task.turn_id}".encode()).decode().rstrip("=")
-
-
-def _cursor(text: str | None) -> tuple[int, str] | None:
-    """Where a page ended; `InvalidRequest` for anything that no page has given."""
-    if text is None:
-        return None
-    try:
-        created, separator, turn_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(":")
-        if separator and turn_id and created.isdigit() and len(created) < 18:
-            return int(created), turn_id
-    except (binascii.Error, ValueError):
-        pass
-    raise InvalidRequest("cursor: not a cursor that a page has given", field="cursor")

@@ -23,13 +23,16 @@ from gateway.app import SocketHandlers, create_app
 from gateway.auth import Auth
 from gateway.connections import Connections
 from gateway.health import Health
+from gateway.http_admin import AdminHandlers
 from gateway.http_chat import ChatHandlers
+from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
 from gateway.login_throttle import LoginThrottle
 from gateway.password_rules import PasswordRules, load_common_passwords
 from gateway.passwords import PasswordHasher
 from gateway.requests import RequestServices
+from gateway.schedules import Schedules
 from gateway.settings import Settings, registration_open
 from gateway.tasks import Tasks
 from gateway.topics import Topics
@@ -80,13 +83,10 @@ class GatewayService:
             directory=directory,
             reach=reach,
         )
-        chat = ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners)
-        services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
-        sockets = SocketHandlers(settings, services, self.auth, self.connections)
         intake = TaskIntake(settings.agent_queue, store, clock, directory, owners)
         self._tasks_service = Tasks(store, clock, intake, self._turns)
-        tasks = TaskHandlers(store, self.auth, self._tasks_service, self._turns)
-        self.app = create_app(settings, clock, self.auth, self.accounts, self._health, chat, tasks, sockets, directory)
+        self._schedules = Schedules(settings, store, clock, reach, intake, self._turns)
+        self.app = self._create_app(clock, owners)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
         self.address = ""
@@ -95,6 +95,22 @@ class GatewayService:
         self._register = Loop("register-gateway", self._register_once, interval_s=_REGISTER_S)
         self._sweep = Loop("auth-sweep", self._sweep_once, interval_s=60.0)
         self.auth.on_ended_here(self._token_ended)
+
+    def _create_app(self, clock: Clock, owners: Owners) -> web.Application:
+        settings, store = self._settings, self._store
+        services = RequestServices(self.auth, self.topics, self._turns, self.connections, clock)
+        return create_app(
+            settings,
+            clock,
+            self.auth,
+            self.accounts,
+            self._health,
+            ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners),
+            TaskHandlers(store, self.auth, self._tasks_service, self._turns),
+            ScheduleHandlers(store, self.auth, self._schedules),
+            SocketHandlers(settings, services, self.auth, self.connections),
+            AdminHandlers(self.auth, self._directory),
+        )
 
     async def start(self) -> None:
         """Listen; `ServiceUnavailable` when the address is taken."""
@@ -137,6 +153,7 @@ class GatewayService:
         await self._health.stop()
         for task in list(self._tasks):
             task.cancel()
+        await self._schedules.close()
         await self._tasks_service.close()
         await self._turns.close()
         self._hasher.close()

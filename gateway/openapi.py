@@ -12,12 +12,15 @@ from gateway.errors import AuthRequired, MethodNotAllowed, PermissionDenied, Rat
 from gateway.http_auth import LoginBody, PasswordBody, ProfileBody, RegisterBody
 from gateway.protocol import (
     PROTOCOL_VERSION,
+    AnswerBody,
     AskBody,
     CancelBody,
     CreateSessionBody,
     DrainBody,
     MessageBody,
+    ScheduleBody,
     TaskBody,
+    UpdateScheduleBody,
     UpdateSessionBody,
 )
 from storage.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
@@ -25,9 +28,13 @@ from storage.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 _STREAM = "text/event-stream"
 _PARAMETER = re.compile(r"{(\w+)}")
 
+_ANSWER = ("POST", "/wunder/tasks/{task_id}/answer")
 BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder"): AskBody,
     ("POST", "/wunder/tasks"): TaskBody,
+    _ANSWER: AnswerBody,
+    ("POST", "/wunder/cron"): ScheduleBody,
+    ("PATCH", "/wunder/cron/{schedule_id}"): UpdateScheduleBody,
     ("POST", "/wunder/chat/sessions"): CreateSessionBody,
     ("PATCH", "/wunder/chat/sessions/{session_id}"): UpdateSessionBody,
     ("POST", "/wunder/chat/sessions/{session_id}/messages"): MessageBody,
@@ -45,6 +52,14 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/tasks/{task_id}"): "A task with its attempts",
     ("DELETE", "/wunder/tasks/{task_id}"): "Cancel a task; the answer is a receipt",
     ("POST", "/wunder/tasks/{task_id}/retry"): "Queue a dead or failed task again",
+    _ANSWER: "Answer what a turn has asked",
+    ("POST", "/wunder/cron"): "Create a schedule: a task at a time, every so often, or by a cron expression",
+    ("GET", "/wunder/cron"): "List the caller's schedules, newest first",
+    ("GET", "/wunder/cron/{schedule_id}"): "A schedule with its next due times",
+    ("PATCH", "/wunder/cron/{schedule_id}"): "Change, pause or resume a schedule",
+    ("DELETE", "/wunder/cron/{schedule_id}"): "Delete a schedule and its history; its tasks stay",
+    ("POST", "/wunder/cron/{schedule_id}/run"): "Queue a task of a schedule now, besides its due times",
+    ("GET", "/wunder/cron/{schedule_id}/history"): "What became of each due time, newest first",
     ("POST", "/wunder/chat/sessions"): "Create a session",
     ("GET", "/wunder/chat/sessions"): "List the caller's sessions, newest first",
     ("GET", "/wunder/chat/sessions/{session_id}"): "A session and its newest messages",
@@ -72,11 +87,15 @@ SUMMARIES: dict[tuple[str, str], str] = {
 }
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 _OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"})
+_QUEUED = "The task is queued"
 _ACCEPTED = {
-    ("POST", "/wunder/tasks"): "The task is queued",
-    ("POST", "/wunder/tasks/{task_id}/retry"): "The task is queued",
+    ("POST", "/wunder/tasks"): _QUEUED,
+    ("POST", "/wunder/tasks/{task_id}/retry"): _QUEUED,
+    _ANSWER: _QUEUED,
+    ("POST", "/wunder/cron/{schedule_id}/run"): _QUEUED,
     ("POST", "/wunder/admin/nodes/{node_id}/drain"): "Nothing is placed there any more; what is there is handed over",
 }
+_CREATED = frozenset({("POST", "/wunder/chat/sessions"), ("POST", "/wunder/cron")})
 _SOCKETS = frozenset({"/wunder/chat/ws", "/wunder/ws"})
 _STREAMS = frozenset(
     {
@@ -156,7 +175,7 @@ def _operation(method: str, path: str) -> dict[str, Any]:
 def _successes(method: str, path: str, content: dict[str, Any]) -> dict[str, Any]:
     if path in _SOCKETS:
         return {"101": {"description": "The WebSocket is open"}}
-    if (method, path) == ("POST", "/wunder/chat/sessions"):
+    if (method, path) in _CREATED:
         return {"201": {"description": "Created", "content": content}}
     if (method, path) in _ACCEPTED:
         return {"202": {"description": _ACCEPTED[(method, path)], "content": content}}

@@ -104,6 +104,60 @@ class TaskBody(TurnOptions, frozen=True, kw_only=True):
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
+class AnswerBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /wunder/tasks/{task_id}/answer."""
+
+    call_id: Annotated[str, Meta(min_length=1, max_length=200)]
+    answer: Annotated[str, Meta(min_length=1, max_length=100_000)]
+
+
+GraceSeconds = Annotated[float, Meta(ge=1, le=86_400)]
+CronText = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL)]
+Zone = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NO_NUL)]
+Missed = Literal["skip", "latest", "all"]
+
+
+class ScheduleBody(TurnOptions, frozen=True, kw_only=True):
+    """POST /wunder/cron."""
+
+    question: Content
+    name: Title = ""
+    at: datetime | None = None
+    every: float | None = None
+    cron: CronText | None = None
+    zone: Zone | None = None
+    missed: Missed = "latest"
+    grace_s: GraceSeconds | None = None
+    paused: bool = False
+    user_id: Id | None = None
+    session_id: Id | None = None
+    agent_id: Id | None = None
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+
+
+class UpdateScheduleBody(msgspec.Struct, frozen=True, kw_only=True):
+    """PATCH /wunder/cron/{schedule_id}: what is missing stays as it is."""
+
+    name: Title | UnsetType = UNSET
+    at: datetime | None = None
+    every: float | None = None
+    cron: CronText | None = None
+    zone: Zone | UnsetType = UNSET
+    missed: Missed | UnsetType = UNSET
+    grace_s: GraceSeconds | UnsetType = UNSET
+    paused: bool | UnsetType = UNSET
+    session_id: Id | UnsetType | None = UNSET
+    question: Content | UnsetType = UNSET
+    agent_id: Id | UnsetType | None = UNSET
+    model_name: Name | UnsetType | None = UNSET
+    tool_names: Annotated[tuple[Name, ...], Meta(max_length=128)] | UnsetType | None = UNSET
+    attachments: Annotated[tuple[Attachment, ...], Meta(max_length=16)] | UnsetType = UNSET
+    config_overrides: ConfigOverrides | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=-100, le=100)] | UnsetType = UNSET
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] | UnsetType | None = UNSET
+
+
 class AskBody(TurnOptions, frozen=True, kw_only=True):
     """POST /wunder."""
 

@@ -12,6 +12,7 @@ from actors.settings import (
     Count,
     LlmSettings,
     ObservabilitySettings,
+    SchedulesSettings,
     Section,
     SessionsSettings,
     ToolsSettings,
@@ -104,6 +105,7 @@ class Settings(Section, frozen=True):
     security: SecuritySettings = SecuritySettings()
     llm: LlmSettings = LlmSettings()
     agent_queue: AgentQueueSettings = AgentQueueSettings()
+    schedules: SchedulesSettings = SchedulesSettings()
     sessions: SessionsSettings = SessionsSettings()
     storage: StorageSettings = StorageSettings()
     tools: ToolsSettings = ToolsSettings()
@@ -118,6 +120,7 @@ class Settings(Section, frozen=True):
             llm=self.llm,
             sessions=self.sessions,
             agent_queue=self.agent_queue,
+            schedules=self.schedules,
             tools=self.tools,
             observability=self.observability,
         )

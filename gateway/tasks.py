@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from actors.clock import Clock
-from actors.errors import InvalidRequest
+from actors.errors import Conflict, InvalidRequest
+from actors.events import encode_json
 from actors.task_intake import Recorded, TaskIntake, WantedTask
 from gateway.protocol import TaskBody
 from gateway.turns import Turns
@@ -33,6 +34,23 @@ class Tasks:
             max_attempts=body.max_attempts or 0,
         )
         return await self._intake.submit(wanted)
+
+    async def answer(self, task: TaskRecord, user_id: UserId, call_id: str, answer: str) -> TaskRecord:
+        """Answer what a turn has asked; it goes on."""
+        known = await self._store.find_reply(task.turn_id, call_id)
+        given = encode_json(answer)
+        if known is not None:
+            if known == given:
+                return task  # the same request again
+            raise Conflict("call_id: this question was answered before", field="call_id")
+        answered = await self._store.answer_turn(task, call_id, given, user_id=user_id, now_us=self._clock.now_us())
+        if answered.task is None:
+            raise Conflict(
+                f"call_id: the task does not wait for an answer to {call_id[:100]!r}, it is {task.shown_status}",
+                field="call_id",
+            )
+        self._intake.announce([answered])
+        return answered.task
 
     async def retry(self, task: TaskRecord) -> TaskRecord:
         """Queue a dead or failed task again."""

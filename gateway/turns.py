@@ -13,8 +13,7 @@ from actors.messages import BusyPolicy, CancelTurn, Submit
 from actors.models.registry import Models
 from actors.owners import Owners
 from actors.replies import CancelReceipt, Submitted
-from actors.tools.agents import AGENT_TOOLS
-from actors.tools.registry import Tools
+from actors.tools.registry import NAMED_TOOLS, Tools
 from actors.transcript import title_of
 from gateway.protocol import TurnOptions
 from gateway.settings import Settings
@@ -40,7 +39,7 @@ class Turns:
         self._clock = clock
         self._gateway = gateway
         self._models = Models(settings.llm)
-        self._tools = Tools(settings.tools, elsewhere=AGENT_TOOLS)
+        self._tools = Tools(settings.tools, elsewhere=NAMED_TOOLS)
 
     async def close(self) -> None:
         await self._models.close()
@@ -71,7 +70,7 @@ class Turns:
         self, user_id: UserId, content: str, options: TurnOptions, *, session_id: str | None, agent_id: str | None
     ) -> Submit:
         """What a client asked for, checked, as a command to its session's owner."""
-        self._check(options, agent_id)
+        self.check(options, agent_id)
         create = session_id is None
         return Submit(
             session_id=SessionId(session_id) if session_id else self._new_session(user_id, options),
@@ -108,7 +107,8 @@ class Turns:
         digest = hashlib.sha256(f"{user_id}\0{options.idempotency_key}".encode()).hexdigest()
         return SessionId(f"ses_{digest[:32]}")
 
-    def _check(self, options: TurnOptions, agent_id: str | None) -> None:
+    def check(self, options: TurnOptions, agent_id: str | None) -> None:
+        """`InvalidRequest` for a model, a tool or an agent that is not configured."""
         if options.model_name is not None:
             self._models.get(options.model_name)
         if options.tool_names is not None:

@@ -114,11 +114,11 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True):
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The durable record of one turn: who asked, what, state, attempts.
 
-    `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the
-    owner, `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may
-    start. `parent_id` is the turn that started it as a child, `depth` levels down. A turn that waits for children has
-    their ids in `waits_for`, and `run_at_us` is when it waits no longer. `request` is the accepted command as JSON.
-    `error` is JSON {"code", "message"}; `usage` is JSON.
+    `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the owner,
+    `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may start.
+    `parent_id` is the turn that started it as a child, `depth` levels down. A turn that waits has in `waits_for` for
+    what, in `waiting` (JSON) what people are told of it, and `run_at_us` is when it waits no longer. `request` is the
+    accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
     """
 
     turn_id: TurnId
@@ -146,6 +146,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: TurnId | None = None
     depth: int = 0
     waits_for: str | None = None
+    waiting: bytes | None = None
 
     @property
     def shown_status(self) -> ShownStatus:

@@ -66,6 +66,7 @@ def task_record(row: Row) -> TaskRecord:
         parent_id=row["parent_id"],
         depth=row["depth"],
         waits_for=row["waits_for"],
+        waiting=_bytes(row["waiting"]),
     )
 
 

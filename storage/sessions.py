@@ -69,6 +69,7 @@ class SessionTopic(StoreTopic):
             await tx.execute("delete_session_messages", session_id)
             await tx.execute("delete_session_events", session_id)
             await tx.execute("delete_session_attempts", session_id)
+            await tx.execute("delete_session_replies", session_id)
             await tx.execute("delete_session_tasks", session_id)
             return existed
 

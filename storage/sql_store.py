@@ -8,12 +8,13 @@ from storage.children import ChildTopic
 from storage.events import EventTopic
 from storage.migrate import Migrated, migrate
 from storage.owners import OwnerTopic
+from storage.schedules import ScheduleTopic
 from storage.sessions import SessionTopic
 from storage.task_queue import TaskQueueTopic
 from storage.users import UserTopic
 
 
-class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, ChildTopic, EventTopic):
+class SqlStore(UserTopic, OwnerTopic, SessionTopic, TaskQueueTopic, ChildTopic, ScheduleTopic, EventTopic):
     """The store in SQL; which database it is only its constructor's caller knows."""
 
     async def open(self) -> None:

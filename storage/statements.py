@@ -21,7 +21,7 @@ import msgspec
 
 Dialect = Literal["postgres", "sqlite"]
 
-SHARED = ("shared", "queue", "children")
+SHARED = ("shared", "queue", "children", "schedules")
 FOLDER = Path(__file__).parent / "queries"
 _HEADER = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{(\w+)(?::\$(\d+))?\}")

@@ -36,6 +36,7 @@ from storage.records import (
     UserId,
     UserRecord,
 )
+from storage.schedule_store import ScheduleStorage
 
 
 class UserStorage(Protocol):
@@ -283,25 +284,37 @@ class TaskQueueStorage(Protocol):
 
 
 class ChildStorage(Protocol):
-    """Child tasks: turns that other turns have started and may wait for."""
+    """Turns that wait: for children that they have started, or for a person."""
 
     async def suspend_turn(
         self,
         fence: Fence,
         task: TaskRecord,
         *,
-        waits_for: Sequence[TurnId],
+        waits_for: str,
+        shown: bytes,
         until_us: int,
         events: Sequence[EventRecord],
         now_us: int,
     ) -> bool:
-        """running -> waiting (queued until then); False if it is not running or its cancel was requested."""
+        """running -> waiting (queued until then); False if it is not running or its cancel was requested.
+
+        `waits_for` has the ids of its children with spaces between, or `person:<call_id>`; `shown` is JSON for people.
+        """
 
     async def end_wait(self, turn_id: TurnId, *, now_us: int) -> SessionId | None:
         """Make a waiting turn due now if every child that it waits for has ended; its session if it was."""
 
     async def end_waits(self, *, now_us: int) -> int:
         """The same for all that wait: for those whose waker died. How many there were."""
+
+    async def answer_turn(
+        self, task: TaskRecord, call_id: str, answer: bytes, *, user_id: UserId, now_us: int
+    ) -> Enqueued:
+        """Keep a person's answer (JSON) and let the turn go on; no task if it does not wait for this answer."""
+
+    async def find_reply(self, turn_id: TurnId, call_id: str) -> bytes | None:
+        """What a person answered to a call."""
 
     async def list_children(self, parent_id: TurnId, *, limit: int) -> list[TaskRecord]:
         """A turn's children in the order in which they were started."""
@@ -331,7 +344,7 @@ class EventStorage(Protocol):
 
 
 class AsyncStorageBackend(
-    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ChildStorage, EventStorage, Protocol
+    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ChildStorage, ScheduleStorage, EventStorage, Protocol
 ):
     """The whole store, and its life."""
 

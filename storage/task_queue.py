@@ -56,25 +56,8 @@ class TaskQueueTopic(TaskTopic):
         return None
 
     async def _enqueue_into(self, item: NewTask, now_us: int) -> Enqueued:
-        """Into a session that exists: its row is locked, so that its owner and its line do not change meanwhile."""
         task = item.task
-
-        async def body(tx: Runner) -> Enqueued | None:
-            if item.session is not None:
-                await tx.execute("create_session", *new_session_params(item.session))
-            session = await tx.fetchrow("lock_session", task.session_id)
-            row = await tx.fetchrow("get_session", task.session_id) if session is not None else None
-            if row is None or row["user_id"] != task.user_id:
-                return Enqueued(task=None)
-            live = await tx.fetchrow("owner_is_live", row["owner_id"])
-            owner_id: OwnerId | None = row["owner_id"] if live is not None and live["live"] else None
-            line = await tx.fetchrow("has_line", task.session_id, now_us)
-            ready = owner_id is None and task.run_at_us is None and not (line is not None and line["found"])
-            if not await enqueue_step(tx, item, ready=ready, now_us=now_us):
-                return None
-            return Enqueued(task=task, owner_id=owner_id if task.run_at_us is None else None)
-
-        recorded = await self._db.transact(body)
+        recorded = await self._db.transact(lambda tx: enqueue_into(tx, item, now_us))
         if recorded is None and (recorded := await self._earlier(task)) is None:
             raise Conflict("the task was refused", field="task_id")
         return recorded
@@ -203,3 +186,24 @@ class TaskQueueTopic(TaskTopic):
     async def queue_states(self) -> dict[str, tuple[int, int]]:
         rows = await self._db.fetch("queue_states")
         return {row["status"]: (row["tasks"], row["oldest_us"]) for row in rows}
+
+
+async def enqueue_into(tx: Runner, item: NewTask, now_us: int) -> Enqueued | None:
+    """Into a session that exists, or is made: its row is locked, so its owner and its line do not change meanwhile.
+
+    No task if the session is not the user's; None if the task's id or its key is known.
+    """
+    task = item.task
+    if item.session is not None:
+        await tx.execute("create_session", *new_session_params(item.session))
+    session = await tx.fetchrow("lock_session", task.session_id)
+    row = await tx.fetchrow("get_session", task.session_id) if session is not None else None
+    if row is None or row["user_id"] != task.user_id:
+        return Enqueued(task=None)
+    live = await tx.fetchrow("owner_is_live", row["owner_id"])
+    owner_id: OwnerId | None = row["owner_id"] if live is not None and live["live"] else None
+    line = await tx.fetchrow("has_line", task.session_id, now_us)
+    ready = owner_id is None and task.run_at_us is None and not (line is not None and line["found"])
+    if not await enqueue_step(tx, item, ready=ready, now_us=now_us):
+        return None
+    return Enqueued(task=task, owner_id=owner_id if task.run_at_us is None else None)

@@ -51,7 +51,8 @@ class Seat:
         except RayError as error:
             reason = str(error).strip().rpartition("\n")[2]
             raise ServiceUnavailable(
-                f"the cluster's nodes cannot run our actors: {reason}", hint="is this version of wunder installed there?"
+                f"the cluster's nodes cannot run our actors: {reason}",
+                hint="is this version of wunder installed there?",
             ) from None
         self._handle = handle
         return True

@@ -17,7 +17,7 @@ from actors.pool import WorkerPool
 from actors.session_host import SessionHost
 from actors.settings import ActorSettings
 from actors.turn_runner import Services
-from actors.wiring import create_children, create_services
+from actors.wiring import create_children, create_scheduler, create_services
 from storage.factory import create_store
 
 DIRECTORY = "directory"
@@ -49,7 +49,8 @@ def janitor(name: str, node_id: str, data: bytes) -> JanitorService:
     handle = DirectoryHandle(reach.actor(DIRECTORY))
     store, clock = create_store(settings.storage), SystemClock()
     children = create_children(settings, store, clock, handle, reach)
-    return JanitorService(settings, store, clock, handle, reach, children)
+    scheduler = create_scheduler(settings, store, clock, handle, reach)
+    return JanitorService(settings, store, clock, handle, reach, children, scheduler)
 
 
 def _services(data: bytes, handle: DirectoryHandle, reach: RayReach) -> Services:

@@ -1,8 +1,8 @@
 """What the scripted model says: a plan read off the last question, in plain words.
 
 "calculate 6*7", "what time is it in Europe/Berlin", "fetch https://...", "sleep 3", "parallel calculate 1+1 and 2+2",
-"delegate echo one and echo two" (to agents), "echo ...", "count to 9", "stream 9", "think ...", "fail timeout",
-"fail garbage after 5"; anything else: who it is.
+"delegate echo one and echo two" (to agents), "ask me ...", "echo ...", "count to 9", "stream 9", "think ...",
+"fail timeout", "fail garbage after 5"; anything else: who it is.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _readable(text: str) -> str:
         return "; ".join(str(agent.get("answer", agent["status"])) for agent in data["agents"])
     if "error" in data:
         return f"it failed ({data['error']})"
-    chosen = next((data[key] for key in ("result", "time", "text") if key in data), None)
+    chosen = next((data[key] for key in ("result", "time", "text", "answer") if key in data), None)
     return text if chosen is None else str(chosen)
 
 
@@ -159,6 +159,7 @@ def _rule(pattern: str, answer: Callable[[re.Match[str]], Plan]) -> tuple[re.Pat
 
 
 _RULES = (
+    _rule(r"^ask\s+me\s+(.+)", lambda match: Plan(calls=(("ask_person", {"question": match[1].strip()}),))),
     _rule(r"^delegate\s+(.+)", _delegate),
     _rule(r"^echo\s+(.+)", lambda match: _say(match[1])),
     _rule(r"^fail(?:\s+(refused|timeout|garbage|overloaded|unavailable))?(?:\s+after\s+(\d+))?\s*$", _fail),

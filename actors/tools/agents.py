@@ -16,7 +16,6 @@ from actors.errors import ToolError
 from actors.settings import ActorSettings
 from actors.tools.base import Tool, ToolContext, ToolResult, WaitFor
 
-AGENT_TOOLS = ("spawn_agent", "wait_agents", "send_to_agent")
 MAX_WAIT_S = 7 * 86_400.0
 
 Text = Annotated[str, Meta(min_length=1, max_length=200_000)]
@@ -86,7 +85,7 @@ class WaitAgents:
         asked_us = self._clock.now_us() if context.asked_us is None else context.asked_us
         until_us = asked_us + round(arguments.timeout_s * 1e6)
         if still_open and self._clock.now_us() < until_us:
-            raise WaitFor(still_open, until_us)
+            raise WaitFor(" ".join(still_open), until_us, {"agents": list(still_open)})
         each = max(200, self._max_chars // (2 * len(awaited)))
         data: dict[str, Any] = {"agents": [child_view(child, each) for child in awaited]}
         if still_open:

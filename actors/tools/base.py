@@ -9,7 +9,7 @@ import msgspec
 
 from actors.cancellation import CancellationToken
 
-WAITING_TOOLS = frozenset(("wait_agents",))
+WAITING_TOOLS = frozenset(("wait_agents", "ask_person"))
 """Tools that may raise `WaitFor`."""
 
 
@@ -39,12 +39,16 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WaitFor(Exception):
-    """The turn cannot go on before these turns have ended, or until then; the call is made again after that."""
+    """The turn cannot go on before something has come, or until then; the call is made again after that.
 
-    def __init__(self, turns: tuple[str, ...], until_us: int) -> None:
-        super().__init__(turns, until_us)
-        self.turns = turns
+    `waits_for` is what the store knows it by, `shown` what readers are told.
+    """
+
+    def __init__(self, waits_for: str, until_us: int, shown: dict[str, Any]) -> None:
+        super().__init__(waits_for, until_us, shown)
+        self.waits_for = waits_for
         self.until_us = until_us
+        self.shown = shown
 
 
 class Tool(Protocol):

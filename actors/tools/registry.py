@@ -19,6 +19,9 @@ from actors.tools.http_fetch import HttpFetch
 from actors.tools.schema import schema_of
 from actors.tools.sleep import Sleep
 
+NAMED_TOOLS = ("spawn_agent", "wait_agents", "send_to_agent", "ask_person")
+"""Tools that are offered only where they are named."""
+
 
 class Tools:
     """Finds tools by name and tells models of them. `client` is the guarded client, for webhooks too.

@@ -1,19 +1,21 @@
-"""The client commands: `wunder chat | status | tasks | drain`. They speak the public protocol only."""
+"""The client commands, `wunder chat`, `status`, `tasks`, `cron` and `drain`: they speak the public protocol only."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli.caller import run_action
 from gateway.cli.chat import run_chat
-from gateway.cli.drain import add_drain_parser, run_drain
+from gateway.cli.cron import add_cron_parsers
+from gateway.cli.drain import add_drain_parser
 from gateway.cli.status import run_status
-from gateway.cli.tasks import add_task_parsers, run_tasks
+from gateway.cli.tasks import add_task_parsers
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
-__all__ = ["add_parsers", "run_chat", "run_drain", "run_status", "run_tasks"]
+__all__ = ["add_parsers", "run_action", "run_chat", "run_status"]
 
 DEFAULT_URL = "http://127.0.0.1:18000"
 
@@ -48,6 +50,12 @@ def add_parsers(commands: Commands) -> None:
         epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
     )
     add_task_parsers(tasks, DEFAULT_URL)
+    cron = commands.add_parser(
+        "cron",
+        help="list, show, add, pause, resume, run and delete schedules",
+        epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+    )
+    add_cron_parsers(cron, DEFAULT_URL)
     drain = commands.add_parser(
         "drain",
         help="take a node out of service: hand its sessions over and end its processes",

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
-
-from gateway.cli.api import Api, Refused, Unreachable
-from gateway.cli.sign_in import API_KEY_VARIABLE, TOKEN_VARIABLE, TokenFile, credential
-from gateway.errors import AuthRequired
-from gateway.settings_loader import environment
-from storage.errors import Conflict, NotFound, WunderError
+from gateway.cli.api import Refused, Unreachable
+from gateway.cli.caller import Caller, run_action
+from storage.errors import Conflict, NotFound
 
 _POLL_S = 1.0
 _PATIENCE = 10
 """Questions without an answer, one after the other, after which nobody is asked any more."""
 _SUMMARY = "/wunder/admin/summary"
-Pause = Callable[[float], Awaitable[None]]
 
 
 def add_drain_parser(parser: argparse.ArgumentParser, default_url: str) -> None:
@@ -31,61 +23,40 @@ def add_drain_parser(parser: argparse.ArgumentParser, default_url: str) -> None:
     parser.add_argument("--url", default=default_url, help="where Wunder is (default: %(default)s)")
     parser.add_argument("--undo", action="store_true", help="use the node again")
     parser.add_argument("--timeout", type=float, default=120.0, help="longest wait in seconds (default: %(default)s)")
-    parser.set_defaults(run=run_drain)
+    parser.set_defaults(run=run_action, topic="drain", action=drain)
 
 
-def run_drain(
-    options: argparse.Namespace,
-    environ: Mapping[str, str] | None = None,
-    home: Path | None = None,
-    pause: Pause = asyncio.sleep,
-) -> int:
+async def drain(caller: Caller, options: argparse.Namespace) -> int:
     """0 if the node is empty (or used again), 1 if not."""
-    try:
-        return asyncio.run(_run(options, environ or environment(), home or Path.home(), pause))
-    except WunderError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        print(f"wunder drain: {error.message}{hint}", file=sys.stderr)
-        return 1
+    node = find_node(await caller.ask("GET", _SUMMARY), options.node)
+    path = f"/wunder/admin/nodes/{quote(node['node_id'], safe='')}/drain"
+    await caller.ask("POST", path, {"undo": options.undo})
+    if options.undo:
+        print(f"node {node['node_id']} is used again")
+        return 0
+    return await _until_empty(caller, node["node_id"], options.url, options.timeout)
 
 
-async def _run(options: argparse.Namespace, environ: Mapping[str, str], home: Path, pause: Pause) -> int:
-    async with aiohttp.ClientSession() as http:
-        api = Api(http, options.url)
-        headers = credential(environ, TokenFile(home, api.url))
-        if headers is None:
-            hint = f"set {API_KEY_VARIABLE} or {TOKEN_VARIABLE}, or sign in with `wunder chat`"
-            raise AuthRequired("who are you?", hint=hint)
-        node = find_node((await api.request("GET", _SUMMARY, headers=headers))["data"], options.node)
-        path = f"/wunder/admin/nodes/{quote(node['node_id'], safe='')}/drain"
-        await api.request("POST", path, body={"undo": options.undo}, headers=headers)
-        if options.undo:
-            print(f"node {node['node_id']} is used again")
-            return 0
-        return await _until_empty(api, headers, node["node_id"], options.timeout, pause)
-
-
-async def _until_empty(api: Api, headers: dict[str, str], node_id: str, timeout_s: float, pause: Pause) -> int:
+async def _until_empty(caller: Caller, node_id: str, url: str, timeout_s: float) -> int:
     shown, silent = -1, 0
     for _ in range(max(1, round(timeout_s / _POLL_S))):
         try:
-            summary = (await api.request("GET", _SUMMARY, headers=headers))["data"]
+            left = processes_on(await caller.ask("GET", _SUMMARY), node_id)
         except (Unreachable, Refused):  # it may be the node's own gateway; behind a proxy the next one answers
             silent += 1
             if silent == _PATIENCE:
-                print(f"nobody answers at {api.url} any more; it was the node's own gateway, if that was its address")
+                print(f"nobody answers at {url} any more; it was the node's own gateway, if that was its address")
                 return 0
-            await pause(_POLL_S)
+            await caller.pause(_POLL_S)
             continue
         silent = 0
-        left = processes_on(summary, node_id)
         if not left:
             print(f"node {node_id} is empty")
             return 0
         if len(left) != shown:
             print(f"node {node_id}: {len(left)} processes left ({', '.join(left)})", flush=True)
             shown = len(left)
-        await pause(_POLL_S)
+        await caller.pause(_POLL_S)
     print(f"wunder drain: node {node_id} is not empty after {timeout_s:g} s", file=sys.stderr)
     return 1
 

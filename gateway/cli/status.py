@@ -80,6 +80,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"permits: {directory.get('permits_held', 0):.0f} held, {directory.get('permits_waiting', 0):.0f} waiting"
     )
     shown.append(f"tasks: {_depth(summary.get('tasks') or {})}")
+    shown.append(f"schedules: {_schedules(summary.get('janitor'))}")
     for node in directory.get("nodes") or []:
         shown.append(_node(node))
         shown += [f"  gateway  {g.get('name')}  {g.get('address')}" for g in _on(node, directory.get("gateways") or [])]
@@ -119,6 +120,15 @@ def _pool(actor: dict[str, Any], detail: dict[str, Any] | None) -> str:
         for number, word in (("pool_claimed", "claimed"), ("turns_retried", "retried"), ("turns_dead", "dead"))
     )
     return f"{actor.get('name')}  {slots}  {done}" + ("  suspect" if actor.get("suspect") else "")
+
+
+def _schedules(janitor: dict[str, Any] | None) -> str:
+    if not janitor:
+        return "the janitor does not answer"
+    numbers = ", ".join(
+        f"{janitor.get(f'schedules_{word}', 0):.0f} {word}" for word in ("active", "fired", "missed", "refused")
+    )
+    return f"{numbers}, the last {janitor.get('schedules_lag_seconds', 0):.1f} s late"
 
 
 def _depth(tasks: dict[str, Any]) -> str:

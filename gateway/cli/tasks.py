@@ -6,136 +6,66 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-import aiohttp
-
-from gateway.cli.api import Api, Refused
-from gateway.cli.sign_in import API_KEY_VARIABLE, TOKEN_VARIABLE, TokenFile, credential
-from gateway.errors import AuthRequired
-from gateway.settings_loader import environment
-from storage.errors import WunderError
+from gateway.cli.api import Refused
+from gateway.cli.caller import PAGE, Action, Caller, add_listing, common_options, run_action
 from storage.records import ShownStatus
 
-_PAGE = 200
+_TASKS = "/wunder/tasks"
 _POLL_S = 1.0
 _LATER = frozenset({429, 503})
 _ACTIVE = ("queued", "waiting", "running")
-Pause = Callable[[float], Awaitable[None]]
 
 
 def add_task_parsers(parser: argparse.ArgumentParser, default_url: str) -> None:
     """The actions of `wunder tasks`; each sets `run` and `action`."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--url", default=default_url, help="where Wunder is (default: %(default)s)")
-    common.add_argument("--json", action="store_true", help="print JSON")
+    common = common_options(default_url)
     actions = parser.add_subparsers(dest="task_command", required=True)
 
     def add(name: str, action: Action, help_: str) -> argparse.ArgumentParser:
         command = actions.add_parser(name, help=help_, parents=[common])
-        command.set_defaults(run=run_tasks, action=action)
+        command.set_defaults(run=run_action, action=action, topic="tasks")
         return command
 
     listing = add("list", list_tasks, "tasks, the newest first")
     listing.add_argument("--status", choices=get_args(ShownStatus), help="only those in this state")
     listing.add_argument("--session", help="only those of this session")
-    listing.add_argument("--user", help="whose, with an API key (default: everybody's)")
-    listing.add_argument("--limit", type=int, default=50, help="how many at most (default: %(default)s)")
+    add_listing(listing)
     for name, action, help_ in (
         ("show", show_task, "a task with its attempts and their errors"),
         ("cancel", cancel_task, "cancel a task that waits or runs"),
         ("retry", retry_task, "queue a dead or failed task again"),
     ):
         add(name, action, help_).add_argument("task_id", help="its id, as `wunder tasks list` shows it")
+    answering = add("answer", answer_task, "answer what a turn has asked, so that it goes on")
+    answering.add_argument("task_id", help="its id, as `wunder tasks list --status waiting` shows it")
+    answering.add_argument("answer", help="the answer")
     draining = add("drain", drain, "wait until nothing is queued or running")
     draining.add_argument("--user", help="whose, with an API key (default: everybody's)")
     draining.add_argument("--timeout", type=float, help="seconds after which to give up (default: never)")
 
 
-def run_tasks(
-    options: argparse.Namespace,
-    environ: Mapping[str, str] | None = None,
-    home: Path | None = None,
-    pause: Pause = asyncio.sleep,
-) -> int:
-    """0 if it was done, 1 if not."""
+async def _depth_now(caller: Caller, user: str | None) -> dict[str, int] | None:
+    """How many are queued and running (a user's: counted up to a page); None if that cannot be known now."""
     try:
-        return asyncio.run(_run(options, environ or environment(), home or Path.home(), pause))
-    except WunderError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        print(f"wunder tasks: {error.message}{hint}", file=sys.stderr)
-        return 1
+        if caller.sees_all and user is None:
+            tasks = (await caller.ask("GET", "/wunder/admin/summary"))["tasks"]
+            return {state: found["tasks"] for state, found in tasks.items()} or None
+        pages = [await caller.page(_TASKS, status=state, limit=PAGE, user_id=user) for state in _ACTIVE]
+    except Refused as error:
+        if (error.detail or {}).get("status") in _LATER:
+            return None
+        raise
+    return {state: len(page["items"]) for state, page in zip(_ACTIVE, pages, strict=True)}
 
 
-async def _run(options: argparse.Namespace, environ: Mapping[str, str], home: Path, pause: Pause) -> int:
-    async with aiohttp.ClientSession() as http:
-        api = Api(http, options.url)
-        headers = credential(environ, TokenFile(home, api.url))
-        if headers is None:
-            hint = f"set {API_KEY_VARIABLE} or {TOKEN_VARIABLE}, or sign in with `wunder chat`"
-            raise AuthRequired("who are you?", hint=hint)
-        code: int = await options.action(Tasks(api, headers, pause), options)
-        return code
-
-
-class Tasks:
-    """The task routes, as one caller sees them."""
-
-    def __init__(self, api: Api, headers: dict[str, str], pause: Pause) -> None:
-        self._api = api
-        self._headers = headers
-        self.pause = pause
-        self.sees_all = "X-API-Key" in headers
-
-    async def ask(self, method: str, path: str) -> Any:
-        """The `data` of an answer."""
-        answer = await self._api.request(method, path, headers=self._headers)
-        return answer["data"]
-
-    async def page(self, **filters: Any) -> dict[str, Any]:
-        """A page of the list; without a user everybody's, if the caller may see them."""
-        if not filters.get("user_id"):
-            filters["user_id"] = "*" if self.sees_all else None
-        query = urlencode({name: value for name, value in filters.items() if value is not None})
-        found: dict[str, Any] = await self.ask("GET", f"/wunder/tasks?{query}")
-        return found
-
-    async def depth(self, user: str | None) -> dict[str, int] | None:
-        """How many are queued and running (a user's: counted up to a page); None if that cannot be known now."""
-        try:
-            if self.sees_all and user is None:
-                tasks = (await self.ask("GET", "/wunder/admin/summary"))["tasks"]
-                return {state: found["tasks"] for state, found in tasks.items()} or None
-            pages = [await self.page(status=state, limit=_PAGE, user_id=user) for state in _ACTIVE]
-        except Refused as error:
-            if (error.detail or {}).get("status") in _LATER:
-                return None
-            raise
-        return {state: len(page["items"]) for state, page in zip(_ACTIVE, pages, strict=True)}
-
-
-Action = Callable[[Tasks, argparse.Namespace], Awaitable[int]]
-
-
-async def list_tasks(tasks: Tasks, options: argparse.Namespace) -> int:
+async def list_tasks(tasks: Caller, options: argparse.Namespace) -> int:
     """One line each."""
-    found: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while len(found) < options.limit:
-        page = await tasks.page(
-            status=options.status,
-            session_id=options.session,
-            user_id=options.user,
-            limit=min(_PAGE, options.limit - len(found)),
-            cursor=cursor,
-        )
-        found += page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            break
+    found = await tasks.items(
+        _TASKS, options.limit, status=options.status, session_id=options.session, user_id=options.user
+    )
     if options.json:
         print(json.dumps(found, indent=2))
     else:
@@ -143,14 +73,14 @@ async def list_tasks(tasks: Tasks, options: argparse.Namespace) -> int:
     return 0
 
 
-async def show_task(tasks: Tasks, options: argparse.Namespace) -> int:
+async def show_task(tasks: Caller, options: argparse.Namespace) -> int:
     """Everything about one."""
     task = await tasks.ask("GET", _path(options.task_id))
     print(json.dumps(task, indent=2) if options.json else "\n".join(_details(task)))
     return 0
 
 
-async def cancel_task(tasks: Tasks, options: argparse.Namespace) -> int:
+async def cancel_task(tasks: Caller, options: argparse.Namespace) -> int:
     """0 with a receipt; 1 if it had ended before."""
     receipt = await tasks.ask("DELETE", _path(options.task_id))
     if options.json:
@@ -162,19 +92,31 @@ async def cancel_task(tasks: Tasks, options: argparse.Namespace) -> int:
     return 0 if receipt["cancelled"] else 1
 
 
-async def retry_task(tasks: Tasks, options: argparse.Namespace) -> int:
+async def retry_task(tasks: Caller, options: argparse.Namespace) -> int:
     """0 if it is queued again."""
     task = await tasks.ask("POST", f"{_path(options.task_id)}/retry")
     print(json.dumps(task) if options.json else f"{task['task_id']}  {task['status']}")
     return 0
 
 
-async def drain(tasks: Tasks, options: argparse.Namespace) -> int:
+async def answer_task(tasks: Caller, options: argparse.Namespace) -> int:
+    """0 if the turn goes on; 1 if it has asked nothing."""
+    waiting = (await tasks.ask("GET", _path(options.task_id)))["waiting"] or {}
+    if "call_id" not in waiting:
+        print("wunder tasks: this task waits for no answer", file=sys.stderr)
+        return 1
+    body = {"call_id": waiting["call_id"], "answer": options.answer}
+    task = await tasks.ask("POST", f"{_path(options.task_id)}/answer", body)
+    print(json.dumps(task) if options.json else f"{task['task_id']}  {task['status']}")
+    return 0
+
+
+async def drain(tasks: Caller, options: argparse.Namespace) -> int:
     """0 as soon as nothing is queued or running, 1 if that was not so in time."""
     now = asyncio.get_running_loop().time
     deadline_s = None if options.timeout is None else now() + options.timeout
     while True:
-        depth = await tasks.depth(options.user)
+        depth = await _depth_now(tasks, options.user)
         if options.json:
             print(json.dumps(depth), flush=True)
         else:
@@ -188,7 +130,7 @@ async def drain(tasks: Tasks, options: argparse.Namespace) -> int:
 
 
 def _path(task_id: str) -> str:
-    return f"/wunder/tasks/{quote(task_id, safe='')}"
+    return f"{_TASKS}/{quote(task_id, safe='')}"
 
 
 def _depth(depth: dict[str, int]) -> str:
@@ -211,6 +153,8 @@ def _details(task: dict[str, Any]) -> list[str]:
         "priority": task["priority"],
         "attempts": f"{task['attempt']} started, {task['crashes']} crashed, {task['max_attempts']} may fail",
         "created": task["created_at"],
+        "asks": (task.get("waiting") or {}).get("question"),
+        "waits for": " ".join((task.get("waiting") or {}).get("agents", ())) or None,
         "run at": task["run_at"],
         "started": task["started_at"],
         "finished": task["finished_at"],

@@ -63,10 +63,10 @@ class Result(msgspec.Struct, kw_only=True):
         notes = [f"- {note}" for note in self.notes]
         return "\n".join([*text, "", *notes, *(["", "Problems:", *problems] if problems else [])])
 
-    def save(self) -> Path:
+    def save(self, folder: Path = FOLDER) -> Path:
         """Write bench-results/<time>-<scenario>.json."""
-        FOLDER.mkdir(exist_ok=True)
-        path = FOLDER / f"{self.started}-{self.scenario}.json"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{self.started}-{self.scenario}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
         return path
 

@@ -13,7 +13,7 @@ session_id, user_id, title, agent_id, archived, created_us, updated_us, owner_id
 -- The columns of a TaskRecord.
 turn_id, session_id, user_id, status, attempt, crashes, cancel_requested, request, idempotency_key, answer, error,
     usage, stop_reason, last_round, created_us, started_us, finished_us, origin, priority, run_at_us, failures,
-    max_attempts, parent_id, depth, waits_for
+    max_attempts, parent_id, depth, waits_for, waiting
 
 -- name: ping
 -- One trivial statement.

@@ -219,6 +219,23 @@ async def test_a_task_that_is_tried_again_and_dies(cluster: LocalCluster, http: 
     assert [attempt.keys() for attempt in attempts] == [shown("`attempts` is")] * 2
 
 
+async def test_a_schedule_and_its_history(cluster: LocalCluster, http: aiohttp.ClientSession) -> None:
+    body = {"question": "echo hi", "user_id": "u", "cron": "0 9 * * mon-fri", "zone": "Europe/Berlin"}
+    async with http.post("/wunder/cron", json=body) as response:
+        schedule = (await response.json())["data"]
+        assert (response.status, schedule.keys()) == (201, shown("A schedule is"))
+    path = f"/wunder/cron/{schedule['schedule_id']}"
+    async with http.post(f"{path}/run") as response:
+        accepted = (await response.json())["data"]
+        assert (response.status, accepted.keys()) == (202, {"task_id", "session_id", "status", "position"})
+    async with http.get(f"{path}/history") as response:
+        page = (await response.json())["data"]
+    assert page.keys() == {"items", "next"}
+    assert [run.keys() for run in page["items"]] == [shown("A run is")]
+    async with http.delete(path) as response:
+        assert (await response.json())["data"] == {"deleted": True, "schedule_id": schedule["schedule_id"]}
+
+
 def shown(words: str) -> set[str]:
     """The fields that the document lists, in braces, after these words."""
     found = re.search(rf"{words}\s+`{{([^}}]+)}}`", document.text())

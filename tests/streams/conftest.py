@@ -102,13 +102,19 @@ async def scene(
         for found in scenes:
             await found.client.close()
             await _settled(found, live)
-    await eventually(lambda: not (asyncio.all_tasks() - before - {asyncio.current_task()}), _names(before))
+    left: set[asyncio.Task[Any]] = set()
+
+    def nothing_left() -> bool:
+        left.clear()
+        left.update(task for task in asyncio.all_tasks() - before if task is not asyncio.current_task())
+        return not left
+
+    try:
+        await eventually(nothing_left, "only the tasks that were there before")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; left: {[repr(task) for task in left]}") from None
     await tick(0)
     assert not unexpected.seen, unexpected.seen
-
-
-def _names(before: set[asyncio.Task[Any]]) -> str:
-    return "only the tasks that were there before"
 
 
 async def _settled(scene: Scene, live: list[Requests]) -> None:

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
+from storage.statements import SHARED as SHARED_FILES
 from storage.statements import Statement, read_file
 from tests.structure.rules import product_files
 
-SHARED = read_file("shared") | read_file("queue")
+SHARED = {name: one for file in SHARED_FILES for name, one in read_file(file).items()}
 FILES = {"shared": SHARED, "postgres": read_file("postgres"), "sqlite": read_file("sqlite")}
 ALL = [(file, statement) for file, found in FILES.items() for statement in found.values()]
 USED = {

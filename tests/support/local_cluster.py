@@ -23,7 +23,7 @@ from actors.pool import WorkerPool
 from actors.session_host import SessionHost
 from actors.settings import ActorSettings, LlmSettings
 from actors.turn_runner import Services
-from actors.wiring import create_children, create_services
+from actors.wiring import create_children, create_scheduler, create_services
 from gateway.main import GatewayService
 from gateway.settings import Settings
 from storage.factory import create_store
@@ -152,7 +152,8 @@ class LocalCluster:
         handle = DirectoryHandle(self.reach.actor(DIRECTORY))
         store, clock = create_store(self.settings.storage), SystemClock()
         children = create_children(self.actor_settings, store, clock, handle, self.reach)
-        self.janitor = Janitor(self.actor_settings, store, clock, handle, self.reach, children)
+        scheduler = create_scheduler(self.actor_settings, store, clock, handle, self.reach)
+        self.janitor = Janitor(self.actor_settings, store, clock, handle, self.reach, children, scheduler)
         self.reach.add(JANITOR, self.janitor.handle)
         await self.janitor.start()
         for _ in range(gateways):

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from storage.children import person
 from storage.errors import StaleEpoch
-from storage.records import ClaimedTask, Fence, SessionId, TurnId
+from storage.records import ClaimedTask, Fence, OwnerId, SessionId, TurnId
 from storage.store import AsyncStorageBackend
 from tests.conformance.store import make
 from tests.conformance.store.test_task_queue import claim, finished, new, pool, turns
@@ -38,7 +39,8 @@ async def suspend(store: AsyncStorageBackend, parent: ClaimedTask, *names: str, 
     return await store.suspend_turn(
         fence,
         parent.task,
-        waits_for=[TurnId(name) for name in names],
+        waits_for=changed.get("waits_for", " ".join(names)),
+        shown=b'{"agents":[]}',
         until_us=changed.get("until_us", FAR_US),
         events=[event],
         now_us=30,
@@ -191,7 +193,7 @@ async def test_the_last_child_and_the_wait_at_the_same_moment(store: AsyncStorag
         async def wait(parent: ClaimedTask = parent, name: str = name) -> None:
             fence = Fence(parent.task.session_id, parent.opened.session.epoch)
             await store.suspend_turn(
-                fence, parent.task, waits_for=[TurnId(name)], until_us=FAR_US, events=[], now_us=30
+                fence, parent.task, waits_for=name, shown=b"{}", until_us=FAR_US, events=[], now_us=30
             )
             await store.end_wait(parent.task.turn_id, now_us=31)
 
@@ -203,3 +205,50 @@ async def test_the_last_child_and_the_wait_at_the_same_moment(store: AsyncStorag
         stored = await store.get_task(parent_id)
         assert stored is not None
         assert stored.shown_status == "queued", f"try {n}: it waits for ever"
+
+
+async def asked(store: AsyncStorageBackend) -> ClaimedTask:
+    """A turn that waits for a person, and has left its session."""
+    parent = await started(store)
+    assert await suspend(store, parent, waits_for=person("call 1"))
+    await left(store, parent)
+    return parent
+
+
+async def test_a_persons_answer_lets_the_turn_go_on(store: AsyncStorageBackend) -> None:
+    parent = await asked(store)
+    assert await store.end_waits(now_us=40) == 0, "it waits for no child"
+    stored = await store.get_task(PARENT)
+    assert stored is not None
+    assert (stored.shown_status, stored.waiting) == ("waiting", b'{"agents":[]}')
+    assert await store.find_reply(PARENT, "call 1") is None
+    other = await store.answer_turn(stored, "call 2", b'"no"', user_id=make.USER, now_us=41)
+    assert other.task is None
+    answered = await store.answer_turn(stored, "call 1", b'"yes"', user_id=make.USER, now_us=41)
+    assert answered.task is not None
+    assert (answered.task.shown_status, answered.owner_id) == ("queued", None)
+    assert await store.find_reply(PARENT, "call 1") == b'"yes"'
+    assert turns(await claim(store)) == [PARENT]
+    again = await store.answer_turn(stored, "call 1", b'"late"', user_id=make.USER, now_us=42)
+    assert again.task is None
+    assert await store.find_reply(PARENT, "call 1") == b'"yes"'
+    await store.delete_session(parent.task.session_id)
+    assert await store.find_reply(PARENT, "call 1") is None
+
+
+async def test_of_two_answers_one_counts(store: AsyncStorageBackend) -> None:
+    parent = await asked(store)
+    both = await asyncio.gather(
+        *(store.answer_turn(parent.task, "call 1", text, user_id=make.USER, now_us=41) for text in (b'"a"', b'"b"'))
+    )
+    assert [answer.task is not None for answer in both].count(True) == 1
+    assert await store.find_reply(PARENT, "call 1") == (b'"a"' if both[0].task else b'"b"')
+
+
+async def test_the_live_owner_of_an_answered_turn_is_named(store: AsyncStorageBackend) -> None:
+    parent = await asked(store)
+    owner = await pool(store, OwnerId("actor"))
+    await store.open_session(parent.task.session_id, owner, seq_block=64, now_us=60)
+    answered = await store.answer_turn(parent.task, "call 1", b'"yes"', user_id=make.USER, now_us=61)
+    assert answered.owner_id == owner
+    assert await claim(store) == []

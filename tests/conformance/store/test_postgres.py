@@ -277,6 +277,12 @@ async def test_nobody_listens_there(postgres_server: PostgresServer) -> None:
         ("find_idempotent", "tasks_idempotent"),
         ("delete_events", "events_by_kind"),
         ("forget_idempotency_keys", "tasks_keys_by_age"),
+        ("due_schedules", "schedules_due"),
+        ("next_schedule_due", "schedules_due"),
+        ("list_user_schedules", "schedules_by_user"),
+        ("list_schedules", "schedules_by_age"),
+        ("list_runs", "schedule_runs_pkey"),
+        ("delete_old_runs", "schedule_runs_by_age"),
     ],
 )
 async def test_the_plan_uses_the_index(store: AsyncStorageBackend, other: Any, query: str, index: str) -> None:

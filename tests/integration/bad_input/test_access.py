@@ -22,6 +22,9 @@ VALID_BODIES: dict[str, dict[str, Any]] = {
     "DrainBody": {},
     "AskBody": {"question": "hi", "stream": False},
     "TaskBody": {"question": "hi"},
+    "ScheduleBody": {"question": "hi", "cron": "0 0 1 1 *"},
+    "UpdateScheduleBody": {"name": "mine now"},
+    "AnswerBody": {"call_id": "c", "answer": "hi"},
     "CreateSessionBody": {},
     "RegisterBody": {"username": "x", "password": "y"},
     "LoginBody": {"username": "x", "password": "y"},
@@ -81,10 +84,37 @@ async def test_somebody_elses_task_does_not_exist_on_any_route(world: World) -> 
             answers.append(await world.call(method, there, a_body(method, path), world.bob.headers))
         assert [a.headers["x-error-code"] for a in answers] == ["NOT_FOUND"] * 2, (method, path)
         assert without_trace(answers[0].error) == without_trace(answers[1].error), (method, path)
-    assert tried == 4  # HEAD too
+    assert tried == 5  # HEAD too
     into = {"question": "hi", "session_id": world.session_id}
     refused = await world.call("POST", "/wunder/tasks", into, world.bob.headers)
     assert (refused.status, refused.error["code"]) == (404, "SESSION_NOT_FOUND")
+    assert await world.stored() == before
+
+
+async def test_somebody_elses_schedule_does_not_exist_on_any_route(world: World) -> None:
+    body = VALID_BODIES["ScheduleBody"]
+    answer = await world.call("POST", "/wunder/cron", body, world.alice.headers)
+    assert answer.status == 201
+    before, tried = await world.stored(), 0
+    for method, path in routes(world):
+        if "{schedule_id}" not in path:
+            continue
+        tried += 1
+        answers = []
+        for schedule_id in (answer.body["data"]["schedule_id"], "sch_nobody"):
+            there = path.replace("{schedule_id}", schedule_id)
+            answers.append(await world.call(method, there, a_body(method, path), world.bob.headers))
+        assert [a.headers["x-error-code"] for a in answers] == ["NOT_FOUND"] * 2, (method, path)
+        assert without_trace(answers[0].error) == without_trace(answers[1].error), (method, path)
+    assert tried == 7  # HEAD too
+    into = {**body, "session_id": world.session_id}
+    refused = await world.call("POST", "/wunder/cron", into, world.bob.headers)
+    assert (refused.status, refused.error["code"]) == (404, "SESSION_NOT_FOUND")
+    for stranger in ({**body, "user_id": world.alice.user_id}, {**body, "user_id": "*"}):
+        refused = await world.call("POST", "/wunder/cron", stranger, world.bob.headers)
+        assert refused.status in (400, 403)
+    assert (await world.call("GET", "/wunder/cron?user_id=*", headers=world.bob.headers)).status == 403
+    assert (await world.call("GET", "/wunder/cron", headers=world.bob.headers)).body["data"]["items"] == []
     assert await world.stored() == before
 
 
@@ -160,7 +190,8 @@ async def test_nothing_without_a_credential(world: World, headers: dict[str, str
     for method, path in routes(world):
         if path in OPEN:
             continue
-        there = path.replace("{session_id}", world.session_id).replace("{task_id}", "turn_nobody")
+        there = path.replace("{session_id}", world.session_id)
+        there = there.replace("{task_id}", "turn_nobody").replace("{schedule_id}", "sch_nobody")
         answer = await world.call(method, there, a_body(method, path), headers)
         assert (answer.status, answer.headers["x-error-code"]) == (401, "AUTH_REQUIRED"), (method, path)
     assert await world.stored() == before

@@ -16,7 +16,7 @@ import asyncpg
 from tests.support.local_cluster import LocalCluster, local_cluster, local_settings
 
 KEY = {"X-API-Key": "test-api-key"}
-TABLES = ("users", "tokens", "tickets", "sessions", "messages", "events", "tasks")
+TABLES = ("users", "tokens", "tickets", "sessions", "messages", "events", "tasks", "schedules", "schedule_runs")
 PASSWORD = "a quiet green lamp"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import add_parsers, run_drain
+from gateway.cli import add_parsers, run_action
 from tests.unit.cli.fake_server import FakeServer, fake_server
 
 ADMIN = {"WUNDER_API_KEY": "key"}
@@ -31,11 +31,11 @@ async def drain(server: FakeServer, home: Path, *arguments: str, environ: dict[s
     parser = argparse.ArgumentParser()
     add_parsers(parser.add_subparsers())
     options = parser.parse_args(["drain", "--url", server.url, *arguments])
-    assert options.run is run_drain
+    assert options.run is run_action
 
     async def no_pause(seconds: float) -> None: ...
 
-    return await asyncio.to_thread(run_drain, options, environ, home, no_pause)
+    return await asyncio.to_thread(run_action, options, environ, home, no_pause)
 
 
 def answers(server: FakeServer, *summaries: dict[str, Any]) -> None:

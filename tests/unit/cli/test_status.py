@@ -33,6 +33,10 @@ SUMMARY: dict[str, Any] = {
             {"name": "pool-b", "node_id": "n2", "sessions": 0, "suspect": False, "pool": True},
         ],
     },
+    "janitor": {
+        **{"schedules_active": 3.0, "schedules_fired": 12.0, "schedules_missed": 2.0, "schedules_refused": 1.0},
+        "schedules_lag_seconds": 0.21,
+    },
     "tasks": {
         "queued": {"tasks": 4, "oldest_age_s": 61.234},
         "running": {"tasks": 0, "oldest_age_s": 0.0},
@@ -75,6 +79,7 @@ async def test_everything_for_administrators(tmp_path: Path, capsys: pytest.Capt
         "Ray dashboard http://127.0.0.1:8265, as its machine reaches it",
         "permits: 2 held, 1 waiting",
         "tasks: 4 queued (oldest 61.2 s), 0 running",
+        "schedules: 3 active, 12 fired, 2 missed, 1 refused, the last 0.2 s late",
         "node n1  10.0.0.1  2 CPUs",
         "  gateway  gateway-n1  127.0.0.1:18000",
         "  actor    session-actor-a  5 sessions  2 running, 4 queued",

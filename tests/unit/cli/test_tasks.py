@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.cli import add_parsers, run_tasks
+from gateway.cli import add_parsers, run_action
 from tests.unit.cli.fake_server import FakeServer, fake_server
 
 ADMIN = {"WUNDER_API_KEY": "key"}
@@ -59,8 +59,8 @@ async def tasks(server: FakeServer, home: Path, environ: dict[str, str], *argume
     parser = argparse.ArgumentParser()
     add_parsers(parser.add_subparsers())
     options = parser.parse_args(["tasks", *arguments, "--url", server.url])
-    assert options.run is run_tasks
-    return await asyncio.to_thread(run_tasks, options, environ, home, pause or Pauses(server))
+    assert options.run is run_action
+    return await asyncio.to_thread(run_action, options, environ, home, pause or Pauses(server))
 
 
 def answer(server: FakeServer, path: str, data: Any, status: int = 200) -> None:
@@ -162,6 +162,19 @@ async def test_trying_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert await tasks(server, tmp_path, USER, "retry", "turn_1") == 1
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("turn_1  queued\n", "wunder tasks: this one is running\n")
+
+
+async def test_answering(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with fake_server() as server:
+        asks = {"task_id": "turn_1", "status": "waiting", "waiting": {"question": "Which?", "call_id": "c1"}}
+        answer(server, "/wunder/tasks/turn_1", asks)
+        answer(server, "/wunder/tasks/turn_1/answer", {"task_id": "turn_1", "status": "queued"})
+        assert await tasks(server, tmp_path, USER, "answer", "turn_1", "that one") == 0
+        assert server.requests[-1] == ("/wunder/tasks/turn_1/answer", {"call_id": "c1", "answer": "that one"})
+        answer(server, "/wunder/tasks/turn_1", {**asks, "waiting": {"agents": ["turn_2"]}})
+        assert await tasks(server, tmp_path, USER, "answer", "turn_1", "that one") == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("turn_1  queued\n", "wunder tasks: this task waits for no answer\n")
 
 
 async def test_draining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from actors.janitor import Janitor
 from actors.messages import AnyCommand, Describe, Grant, Locate, OpenSession, Sweep
 from actors.replies import Description, Location, Reply
 from actors.settings import ActorSettings
-from actors.wiring import create_children
+from actors.wiring import create_children, create_scheduler
 from storage.settings import StorageSettings
 from storage.store import AsyncStorageBackend
 from tests.conformance.store import make
@@ -37,7 +37,8 @@ class Bench:
         settings = ActorSettings(storage=StorageSettings(events_retention_s=60, idempotency_retention_s=60))
         handle = DirectoryHandle(self.reach.actor("directory"))
         children = create_children(settings, self.store, self.clock, handle, self.reach)  # type: ignore[arg-type]
-        self.janitor = Janitor(settings, self.store, self.clock, handle, self.reach, children)  # type: ignore[arg-type]
+        scheduler = create_scheduler(settings, self.store, self.clock, handle, self.reach)  # type: ignore[arg-type]
+        self.janitor = Janitor(settings, self.store, self.clock, handle, self.reach, children, scheduler)  # type: ignore[arg-type]
 
     def _locate(self, command: AnyCommand) -> Reply:
         assert isinstance(command, Locate)

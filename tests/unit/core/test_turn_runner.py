@@ -69,7 +69,7 @@ async def test_a_cancel_keeps_what_was_said(bench: Make, known: str) -> None:
     task = await found.ended()
     assert (task.status, task.answer, task.stop_reason) == ("cancelled", None, "cancelled")
     assert json.loads((await found.messages())[-1][1]) == {"role": "assistant", "content": "so far", "partial": True}
-    assert (await found.cancel("t1")).cancelled is False
+    assert (await found.cancel("t1")).cancelled, "whoever asks again is told that it holds"
     await free(found)
 
 
@@ -177,6 +177,32 @@ async def test_a_turn_of_a_dead_owner_goes_on_from_its_last_committed_round(benc
     assert not tool.contexts
     assert model.requests[0].messages[-1]["content"] == json.dumps({"error": UNKNOWN_OUTCOME}, separators=(",", ":"))
     assert [e.kind for e in await found.stored()].count("rewind") == 1
+    await free(found)
+
+
+async def test_a_turn_goes_on_only_after_it_was_said_what_is_taken_back(bench: Make) -> None:
+    found = bench()
+    await found.host(first := PlayedModel((asyncio.Event(),)))
+    await found.submit()
+    await first.waiting.wait()
+    await found.crash()
+    host = await found.host(model := PlayedModel(ANSWER))
+    gate = found.store.hold("read_events")  # the database is slow, and the next upkeep comes before its answer
+    opening = asyncio.ensure_future(found.tell(OpenSession(session_id=SESSION)))
+    await found.store.at_gate.wait()
+    looking = asyncio.ensure_future(host._upkeep.run_once())
+    await host._grant(SESSION)  # and so does a permit that was asked for before
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert model.requests == []
+    gate.set()
+    await asyncio.gather(opening, looking)
+    await eventually(lambda: not found.runner.session.busy, "the turn ended")
+    of_the_next_owner = [e for e in await found.stored() if e.seq >= host._runners[SESSION]._opened.first_seq]
+    assert [e.kind for e in of_the_next_owner].index("rewind") == 0
+    task = await found.real.get_task("t1")  # type: ignore[arg-type]
+    assert task is not None
+    assert (task.status, task.attempt) == ("succeeded", 2)
     await free(found)
 
 

@@ -57,6 +57,9 @@ def wrong_wunder(words: list[str]) -> str:
         with contextlib.redirect_stderr(said):
             _, rest = _parser().parse_known_args(words[1:])
     except SystemExit as ended:
-        return said.getvalue() if ended.code else ""
+        is_name_only = (
+            "arguments are required" in said.getvalue()
+        )  # a sentence about `wunder drain`, not a command line
+        return said.getvalue() if ended.code and not is_name_only else ""
     settings = words[1] in {"serve", "stop", "migrate"}
     return "" if not rest or (settings and all("." in word for word in rest[::2])) else f"unknown: {rest}"
