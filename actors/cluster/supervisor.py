@@ -60,6 +60,7 @@ class Supervisor:
         self._misses: Counter[str] = Counter()
         self._watches: set[asyncio.Task[None]] = set()
         self._drained: set[str] = set()
+        self._emptying: set[str] = set()
         self._incarnation = ""
         self._where: dict[str, str] = {}
         self._stopping = False
@@ -104,6 +105,7 @@ class Supervisor:
             *(self._ensure_pool(node_id, running) for node_id in poolless),
             return_exceptions=True,
         )
+        await self._empty_drained(any(node.node_id not in self._drained for node in found))
         for failure in failures:
             if failure is not None:
                 raise failure
@@ -231,8 +233,7 @@ class Supervisor:
                 await self._start_singleton(name, nodes[0].node_id)
         for node in nodes:
             node_id = node.node_id
-            prefixes = (gateway_prefix(node_id), pool_prefix(node_id), session_actor_prefix(node_id))
-            old = [[name for name in outdated if name.startswith(prefix)] for prefix in prefixes]
+            old = [[name for name in outdated if name.startswith(prefix)] for prefix in _prefixes(node_id)]
             if any(old):
                 await self._drain_and_end(*old)
                 if old[0]:
@@ -259,30 +260,33 @@ class Supervisor:
         if self._incarnation and incarnation != self._incarnation:
             for node_id in self._drained & {node["node_id"] for node in nodes}:
                 await tell(self._fleet.actor(DIRECTORY), DrainNode(node_id=node_id), timeout_s=_TELL_S)
-                self._start_watch(self._empty(node_id), f"drain-{node_id}")  # it may have placed something there
         else:
-            now = {str(node["node_id"]) for node in nodes if node["drained"]}
-            for node_id in now - self._drained:
-                self._start_watch(self._empty(node_id), f"drain-{node_id}")
-            self._drained = now
+            self._drained = {str(node["node_id"]) for node in nodes if node["drained"]}
         self._incarnation = incarnation
 
-    async def _empty(self, node_id: str) -> None:
+    async def _empty_drained(self, others: bool) -> None:
+        """Empty what is drained; again, if something was still being started there. `others`: nodes are left."""
+        running = await self._fleet.names()
+        for node_id in self._drained - self._emptying:
+            has_singleton = others and node_id in self._where.values()
+            if has_singleton or any(name.startswith(_prefixes(node_id)) for name in running):
+                self._emptying.add(node_id)
+                self._start_watch(self._empty(node_id, others), f"drain-{node_id}")
+
+    async def _empty(self, node_id: str, others: bool) -> None:
         """Hand a drained node's sessions over and end its processes."""
-        self._gateways.pop(node_id, None)
-        self._pools.pop(node_id, None)
-        prefixes = (gateway_prefix(node_id), pool_prefix(node_id), session_actor_prefix(node_id))
-        await self._drain_and_end(*[await self._fleet.names(prefix) for prefix in prefixes])
-        if await self._has_other_node():
-            for name in [name for name, where in self._where.items() if where == node_id]:
+        try:
+            self._gateways.pop(node_id, None)
+            self._pools.pop(node_id, None)
+            await self._drain_and_end(*[await self._fleet.names(prefix) for prefix in _prefixes(node_id)])
+            for name in [name for name, where in self._where.items() if where == node_id and others]:
                 log.info("moved", actor=name)
                 del self._where[name]
                 await self._fleet.stop(name)
-        self._reconcile.wake()
-        log.info("node_is_empty", node=node_id)
-
-    async def _has_other_node(self) -> bool:
-        return any(node.node_id not in self._drained for node in await self._fleet.nodes())
+                self._reconcile.wake()
+            log.info("node_is_empty", node=node_id)
+        finally:
+            self._emptying.discard(node_id)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -324,6 +328,11 @@ class Supervisor:
         for name, result in zip(names, await asyncio.gather(*calls, return_exceptions=True), strict=True):
             if isinstance(result, WunderError):
                 log.warning("drain_failed", actor=name, message=result.message)
+
+
+def _prefixes(node_id: str) -> tuple[str, str, str]:
+    """How the names of a node's gateways, pools and session actors begin."""
+    return gateway_prefix(node_id), pool_prefix(node_id), session_actor_prefix(node_id)
 
 
 def _missing(node_ids: Iterable[str], have: Mapping[str, object], failed: _Failures, retry_s: float) -> list[str]:

@@ -95,6 +95,14 @@ async def test_a_directory_that_has_forgotten_is_told_again(fleet: FakeFleet, su
     assert not [name for name in await fleet.names() if name.startswith(pool_prefix(A))]
 
 
+async def test_what_was_still_being_started_there_is_ended_too(fleet: FakeFleet, supervisor: Supervisor) -> None:
+    fleet.on = B
+    await drained(fleet, supervisor, A)
+    fleet.add(late := f"{ACTOR}-late")
+    await supervisor.reconcile_once()
+    await eventually(lambda: late in fleet.stopped, "the directory had begun to start it before the drain")
+
+
 async def test_a_new_supervisor_learns_it(fleet: FakeFleet, supervisor: Supervisor) -> None:
     fleet.on = B
     await drained(fleet, supervisor, A)
