@@ -192,6 +192,7 @@ async def test_nothing_without_a_credential(world: World, headers: dict[str, str
             continue
         there = path.replace("{session_id}", world.session_id)
         there = there.replace("{task_id}", "turn_nobody").replace("{schedule_id}", "sch_nobody")
+        there = there.replace("{node_id}", "node")
         answer = await world.call(method, there, a_body(method, path), headers)
         assert (answer.status, answer.headers["x-error-code"]) == (401, "AUTH_REQUIRED"), (method, path)
     assert await world.stored() == before
