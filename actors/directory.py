@@ -16,7 +16,7 @@ import msgspec
 from actors.background import Background
 from actors.clock import Clock
 from actors.errors import Conflict, NotFound, ServiceUnavailable, WunderError
-from actors.handles import Reach, tell
+from actors.handles import Reach, ask, tell
 from actors.logs import log
 from actors.loop import Loop
 from actors.messages import (
@@ -27,17 +27,20 @@ from actors.messages import (
     PermitCalls,
     RegisterActor,
     RegisterGateway,
+    RegisterOutbox,
     Report,
     Sweep,
     TokenEnded,
     Wake,
+    WakeOutboxes,
     WakePools,
     decode_command,
     encode,
 )
+from actors.outbox_desk import OutboxDesk
 from actors.permit_desk import PermitDesk
 from actors.placement import ActorInfo, Node, Placement
-from actors.replies import Description, Done, Location, Reply, to_failed
+from actors.replies import Description, Done, Draining, Location, Reply, to_failed
 from actors.settings import ActorSettings
 from storage.records import OwnerId
 from storage.store import AsyncStorageBackend
@@ -99,6 +102,7 @@ class Directory:
         self._dead_owners: set[OwnerId] = set()
         self._watched: set[str] = set()
         self._waking: set[str] = set()
+        self._draining: dict[str, float | None] = {}
         self._ready = asyncio.Event()
         self._changed = asyncio.Condition()
         self._choosing = 0
@@ -107,6 +111,7 @@ class Directory:
         self._incarnation = clock.new_id("directory")
         self._background = Background()
         self.desk = PermitDesk(settings, clock, reach, self._background, self._watch)
+        self.outboxes = OutboxDesk(reach, self._background, self._outbox_gone)
         self._upkeep = Loop("directory-upkeep", self._keep, interval_s=2.0)
 
     async def start(self) -> None:
@@ -147,7 +152,11 @@ class Directory:
                 for gateway in list(self._gateways):
                     self._background.start(self._tell(gateway, command), "token-ended")
             case WakePools():
-                self._wake_pools()
+                return self._wake_pools()
+            case RegisterOutbox():
+                self.outboxes.register(command)
+            case WakeOutboxes():
+                self.outboxes.wake()
             case DrainNode():
                 self._drain_node(command)
             case Describe():
@@ -259,16 +268,26 @@ class Directory:
             with contextlib.suppress(WunderError):
                 await tell(self._reach.actor(JANITOR), Sweep(), timeout_s=5.0)
 
-    def _wake_pools(self) -> None:
-        for pool in self._placement.pools():
+    async def _outbox_gone(self, owner_id: OwnerId) -> None:
+        self._dead_owners.add(owner_id)
+        await self._bury()
+
+    def _wake_pools(self) -> Draining:
+        """Wake every pool; how fast they were when they were woken before."""
+        pools = self._placement.pools()
+        for pool in pools:
             if pool not in self._waking:
                 self._waking.add(pool)
                 self._background.start(self._wake_pool(pool), f"wake-{pool}")
+        self._draining = {pool: self._draining.get(pool) for pool in pools}
+        known = [per_s for per_s in self._draining.values() if per_s is not None]
+        return Draining(per_s=sum(known) if known else None)
 
     async def _wake_pool(self, pool: str) -> None:
         self._waking.discard(pool)  # who comes from here on is not sure to be seen by this call
         with contextlib.suppress(WunderError):
-            await tell(self._reach.actor(pool), Wake(), timeout_s=_WAKE_TIMEOUT_S)
+            answer = await ask(self._reach.actor(pool), Wake(), Draining, timeout_s=_WAKE_TIMEOUT_S)
+            self._draining[pool] = answer.per_s
 
     async def _tell(self, gateway: str, command: TokenEnded) -> None:
         try:
@@ -347,6 +366,7 @@ class Directory:
                 "sessions_located": len(placement.locations),
                 "session_actors": len(placement.actors) - len(placement.pools()),
                 "pools": len(placement.pools()),
+                "outboxes": len(self.outboxes.known),
             },
             info={
                 "ready": self._ready.is_set(),
@@ -357,6 +377,7 @@ class Directory:
                     for node in placement.known.values()
                 ],
                 "gateways": [{"name": name, **msgspec.to_builtins(info)} for name, info in self._gateways.items()],
+                "outboxes": [{"name": o.outbox, "node_id": o.node_id} for o in self.outboxes.known.values()],
                 "actors": [
                     {
                         "name": a.name,

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
+from actors.background import Background
 from actors.errors import ServiceUnavailable, WunderError
 from actors.gathering import Gathering
 from actors.messages import (
@@ -18,12 +19,14 @@ from actors.messages import (
     PermitCalls,
     RegisterActor,
     RegisterGateway,
+    RegisterOutbox,
     Release,
     TokenEnded,
+    WakeOutboxes,
     WakePools,
     encode,
 )
-from actors.replies import Location, Permit, PermitAnswers, Reply, decode_reply
+from actors.replies import Draining, Location, Permit, PermitAnswers, Reply, decode_reply
 from storage.records import OwnerId, SessionId, UserId
 
 R = TypeVar("R", bound=Reply)
@@ -82,7 +85,9 @@ class DirectoryHandle:
         self.call = call
         # So the directory hears a session's release and its next request in that order.
         self._permits: Gathering[Acquire | Release, Permit | None] = Gathering("permit-calls", self._ask_permits)
-        self._wakes: Gathering[None, None] = Gathering("wake-pools", self._wake_pools)
+        self._wakes: Gathering[None, float | None] = Gathering("wake-pools", self._wake_pools)
+        self._rings: Gathering[None, None] = Gathering("ring-outboxes", self._ring_outboxes)
+        self._ringing = Background()
 
     async def locate(
         self,
@@ -108,13 +113,24 @@ class DirectoryHandle:
     async def _ask_permits(self, calls: list[Acquire | Release]) -> tuple[Permit | None, ...]:
         return (await ask(self.call, PermitCalls(calls=tuple(calls)), PermitAnswers)).permits
 
-    async def wake_pools(self) -> None:
-        """There are tasks for the pools; a burst of these is few calls."""
-        await self._wakes.ask(None)
+    async def wake_pools(self) -> float | None:
+        """There are tasks for the pools; a burst of these is few calls. How many leave them per second, if known."""
+        return await self._wakes.ask(None)
 
-    async def _wake_pools(self, wakes: list[None]) -> list[None]:
-        await tell(self.call, WakePools())
-        return wakes
+    async def _wake_pools(self, wakes: list[None]) -> list[float | None]:
+        return [(await ask(self.call, WakePools(), Draining)).per_s] * len(wakes)
+
+    def ring_outboxes(self) -> None:
+        """Deliveries were recorded. Nobody waits for this: outboxes also look by themselves."""
+        if len(self._ringing) <= 1:  # one under way and one behind it tell of all
+            self._ringing.start(quietly(self._rings.ask(None)), "ring-outboxes")
+
+    async def _ring_outboxes(self, rings: list[None]) -> list[None]:
+        await tell(self.call, WakeOutboxes())
+        return rings
+
+    async def register_outbox(self, outbox: str, node_id: str, owner_id: OwnerId) -> None:
+        await tell(self.call, RegisterOutbox(outbox=outbox, node_id=node_id, owner_id=owner_id))
 
     async def passivated(self, actor: str, session_ids: tuple[SessionId, ...]) -> None:
         await tell(self.call, Passivated(actor=actor, session_ids=session_ids))

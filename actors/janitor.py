@@ -9,7 +9,7 @@ from actors.children import Children
 from actors.clock import Clock
 from actors.errors import OwnedElsewhere, SessionNotFound, WunderError
 from actors.events import EXPIRING_KINDS
-from actors.handles import DirectoryHandle, Reach, tell
+from actors.handles import DirectoryHandle, Reach, quietly, tell
 from actors.logs import log
 from actors.loop import Loop
 from actors.messages import Describe, OpenSession, ScheduleChanged, Sweep, decode_command, encode
@@ -49,6 +49,7 @@ class Janitor:
         self._children = children
         self.scheduler = scheduler
         self._reopened = 0
+        self._released = 0
         self._removed = 0
         self._sweep = Loop("sweep", self.sweep_once, interval_s=settings.sessions.sweep_s, max_backoff_s=5.0)
         self._family = Loop("children", children.sweep_once, interval_s=_CHILDREN_S)
@@ -85,26 +86,45 @@ class Janitor:
                 self.scheduler.wake()
                 return Done()
             case Describe():
-                gauges = {"sessions_reopened": self._reopened, "rows_expired": self._removed}
-                return Description(gauges=gauges | self.scheduler.gauges())
+                return self._describe()
             case other:
                 raise WunderError(f"the janitor does not take {type(other).__name__}")
 
+    def _describe(self) -> Description:
+        gauges = {
+            "sessions_reopened": self._reopened,
+            "tasks_released": self._released,
+            "rows_expired": self._removed,
+        }
+        return Description(gauges={name: float(value) for name, value in gauges.items()} | self.scheduler.gauges())
+
     async def sweep_once(self) -> None:
-        """Open every session that has work and no live owner."""
+        """Leave background tasks without a live owner to the pools; open every other session that has work and none."""
         pools = self._settings.agent_queue.enabled
         orphans = await self._store.orphaned_sessions(limit=_SWEEP_BATCH, now_us=self._clock.now_us(), ready=not pools)
         if not orphans:
             return
-        limit, before = asyncio.Semaphore(_SWEEP_PARALLEL), self._reopened
+        limit, before, released = asyncio.Semaphore(_SWEEP_PARALLEL), self._reopened, self._released
 
-        async def reopen(session_id: SessionId) -> None:
+        async def take_care(session_id: SessionId) -> None:
             async with limit:
-                await self._reopen(session_id)
+                if not (pools and await self._release(session_id)):
+                    await self._reopen(session_id)
 
-        await asyncio.gather(*(reopen(session_id) for session_id in orphans))
-        if len(orphans) == _SWEEP_BATCH and self._reopened > before:
+        await asyncio.gather(*(take_care(session_id) for session_id in orphans))
+        if self._released > released:
+            await quietly(self._directory.wake_pools())
+        if len(orphans) == _SWEEP_BATCH and self._reopened + self._released > before + released:
             self._sweep.wake()
+
+    async def _release(self, session_id: SessionId) -> bool:
+        try:
+            released = await self._store.release_orphan(session_id, now_us=self._clock.now_us())
+        except WunderError as error:
+            log.warning("release_failed", session=session_id, message=error.message)
+            return True  # the next sweep tries again
+        self._released += released
+        return released
 
     async def _reopen(self, session_id: SessionId) -> None:
         try:
@@ -119,14 +139,17 @@ class Janitor:
         log.info("session_reopened", session=session_id, actor=actor)
 
     async def retain_once(self) -> None:
-        """Remove expired events, history, credentials, keys and owners, in small batches."""
+        """Remove expired events, history, deliveries, credentials, keys and owners, in small batches."""
         store, storage, now_us = self._store, self._settings.storage, self._clock.now_us()
         before_us = now_us - int(storage.events_retention_s * 1e6)
         await self._remove(lambda: store.delete_events(kinds=EXPIRING_KINDS, before_us=before_us, limit=_DELETE_BATCH))
         runs_before_us = now_us - int(self._settings.schedules.history_retention_s * 1e6)
         await self._remove(lambda: store.delete_old_runs(runs_before_us, limit=_DELETE_BATCH))
+        outbox_before_us = now_us - int(storage.outbox_retention_s * 1e6)
+        await self._remove(lambda: store.delete_outbox(before_us=outbox_before_us, limit=_DELETE_BATCH))
         self._removed += await store.delete_expired_credentials(now_us)
         await store.forget_idempotency_keys(now_us - int(storage.idempotency_retention_s * 1e6))
+        await store.delete_channel_messages(now_us - int(storage.channel_messages_retention_s * 1e6))
         await store.delete_lapsed_owners(older_than_s=_OWNER_MEMORY_S)
 
     async def _remove(self, remove: Callable[[], Awaitable[int]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from actors.channels.origin import ChannelOrigin
 from actors.replies import Event, Reply
 from storage.records import OwnerId, SessionId, TurnId, UserId
 
@@ -19,10 +20,18 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
     """Base of everything a process can be asked."""
 
 
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told how a task ended; `secret` is sealed, None means the one of the settings."""
+
+    url: str
+    secret: str | None = None
+
+
 class Submit(Command, tag="submit", frozen=True):
     """Accept a turn. `gateway` follows the session from here on, if given (`number` as in `Follow`).
 
-    `again` says that an earlier try with this `turn_id` had no answer and may have been accepted.
+    `again` says that an earlier try with this `turn_id` had no answer and may have been accepted. A turn that came over
+    a `channel` is answered there.
     """
 
     session_id: SessionId
@@ -38,9 +47,11 @@ class Submit(Command, tag="submit", frozen=True):
     config_overrides: dict[str, Any] = {}
     busy: BusyPolicy = "enqueue"
     idempotency_key: str | None = None
+    webhook: Webhook | None = None
     gateway: str | None = None
     number: int = 0
     again: bool = False
+    channel: ChannelOrigin | None = None
 
 
 class CancelTurn(Command, tag="cancel", frozen=True):
@@ -182,6 +193,14 @@ class RegisterGateway(Command, tag="gateway", frozen=True):
     address: str
 
 
+class RegisterOutbox(Command, tag="register_outbox", frozen=True):
+    """An outbox sends from this node, under this owner id."""
+
+    outbox: str
+    node_id: str
+    owner_id: OwnerId
+
+
 class TokenEnded(Command, tag="token_ended", frozen=True):
     """Tokens were revoked: to the directory, which tells every gateway."""
 
@@ -203,11 +222,15 @@ class Batch(Command, tag="b", frozen=True):
 
 
 class WakePools(Command, tag="wake_pools", frozen=True):
-    """There are tasks for the pools: to the directory, which tells each of them."""
+    """There are tasks for the pools: to the directory, which tells each of them. It answers how fast they are."""
 
 
 class Wake(Command, tag="wake", frozen=True):
-    """To a pool: look for tasks now."""
+    """To a pool: look for tasks now; it answers how fast it is. To an outbox: look for deliveries now."""
+
+
+class WakeOutboxes(Command, tag="wake_outboxes", frozen=True):
+    """Deliveries were recorded: to the directory, which tells each outbox."""
 
 
 class PickUp(Command, tag="pick_up", frozen=True):
@@ -221,7 +244,7 @@ class Report(Command, tag="report", frozen=True):
 
 
 class Sweep(Command, tag="sweep", frozen=True):
-    """Look for sessions without an owner now."""
+    """Look for sessions without an owner now; to an outbox: for deliveries of dead ones."""
 
 
 class ScheduleChanged(Command, tag="schedule_changed", frozen=True):
@@ -246,9 +269,11 @@ AnyCommand = (
     | ReturnPermits
     | Passivated
     | RegisterGateway
+    | RegisterOutbox
     | TokenEnded
     | Batch
     | WakePools
+    | WakeOutboxes
     | Wake
     | PickUp
     | Report

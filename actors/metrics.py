@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from actors.task_metrics import TaskMetrics
+
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -31,11 +33,27 @@ class GatewayMetrics:
         self.tasks_oldest = Gauge(
             "wunder_tasks_oldest_age_seconds", "Time since the oldest of them was accepted.", ("state",), registry=r
         )
+        self.channel_messages = Counter(
+            "wunder_channel_messages", "What providers sent, and what became of it.", ("channel", "result"), registry=r
+        )
+        self.outbox = Gauge(
+            "wunder_outbox",
+            "Deliveries that wait, are under way or are dead, of all nodes.",
+            ("channel", "state"),
+            registry=r,
+        )
+        self.outbox_oldest = Gauge(
+            "wunder_outbox_oldest_age_seconds",
+            "Time since the oldest of them was recorded.",
+            ("channel", "state"),
+            registry=r,
+        )
         self.hash_busy = Gauge("wunder_password_hash_busy", "Password hashes being computed.", registry=r)
         self.hash_queued = Gauge("wunder_password_hash_queued", "Password hashes waiting.", registry=r)
         self.loop_lag = Gauge(
             "wunder_loop_lag_seconds", "Greatest lag of the event loop since the last scrape.", registry=r
         )
         self.process = Gauge(
-            "wunder_process", "Numbers of this node's other processes.", ("process", "number"), registry=r
+            "wunder_process", "Numbers of the cluster's other processes.", ("process", "number"), registry=r
         )
+        self.background = TaskMetrics(r)

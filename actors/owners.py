@@ -48,12 +48,15 @@ class Owners:
         reply: type[R],
         *,
         avoid: str | None = None,
+        hint: OwnerId | None = None,
         timeout_s: float | None = None,
     ) -> tuple[R, str]:
-        """The owner's reply and its name; `ServiceUnavailable` when no owner answered within the deadline."""
+        """The owner's reply and its name; `ServiceUnavailable` when no owner answered within the deadline.
+
+        `hint` is the owner that the database has just named.
+        """
         deadline_s = self._clock.monotonic_s() + (timeout_s or self._timeout_s)
         delay_s = _FIRST_DELAY_S
-        hint: OwnerId | None = None
         last: WunderError
         while True:
             actor = None

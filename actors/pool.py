@@ -3,7 +3,8 @@
     woken (a task was queued, a slot is free, a task's time has come) ──► claim for the free slots, many at a time
         ──► each runs in its session, which this process owns meanwhile ──► finished and left, many at a time
 
-A claim never takes more than there are free slots, so what waits can be run by any pool. The lease is that of a
+A claim never takes more than there are free slots, so what waits can be run by any pool. Of tasks whose process has
+died it runs one at a time, so that one which kills its process takes no other of them along. The lease is that of a
 session host: renewed by a loop of its own, never by the work; a pool that loses it gives everything up, and the
 janitor's sweep finds what it had claimed.
 """
@@ -16,19 +17,23 @@ import contextlib
 import msgspec
 
 from actors.background import Background
+from actors.drain_rate import DrainRate
 from actors.errors import WunderError
 from actors.gathering import Gathering
 from actors.handles import DirectoryHandle, Reach, tell
+from actors.histogram import Durations
 from actors.loop import Loop
 from actors.messages import Describe, Drain, PickUp, Wake, decode_command, encode
-from actors.replies import Description, Done, Reply, to_failed
+from actors.replies import Description, Draining, Reply, to_failed
 from actors.session_host import SessionHost
 from actors.turn_runner import FinishLine, Services
+from storage.notifications import READY_TASKS
 from storage.queue_writer import FinishedTurn
 from storage.records import ClaimedTask, OwnerId, SessionId
 
 _DUE_BATCH = 100
 _FINISH_BATCH = 200
+_LISTEN_AGAIN_S = 1.0
 
 
 class PoolCounts(msgspec.Struct):
@@ -38,8 +43,6 @@ class PoolCounts(msgspec.Struct):
     empty_claims: int = 0
     claimed: int = 0
     finished: int = 0
-    wait_seconds: float = 0.0
-    run_seconds: float = 0.0
 
 
 class WorkerPool:
@@ -63,23 +66,29 @@ class WorkerPool:
         self._work = Background()
         self._side = Background()
         self._more = False
+        self._suspects = 0
         self._unsure = False
         self._draining = False
         self._due_us: int | None = None
         self._claims = Loop("claim-tasks", self.claim_once, interval_s=queue.poll_interval_ms / 1000)
         self._promotions = Loop("promote-tasks", self.promote_once, interval_s=queue.poll_interval_ms / 1000)
+        self._listening = Loop("listen-tasks", self.listen_once, interval_s=_LISTEN_AGAIN_S)
         self._timer: asyncio.TimerHandle | None = None
         self.counts = PoolCounts()
+        self._waits, self._runs = Durations(), Durations()
+        self._drain_rate = DrainRate()
 
     async def start(self) -> None:
         await self._host.start()
         self._promotions.start()
         self._claims.start()
+        if self._services.store.notifies:
+            self._listening.start()
 
     async def stop(self) -> None:
         """Claim no more, and give up what runs: it goes on elsewhere."""
         self._draining = True
-        for loop in (self._claims, self._promotions):
+        for loop in (self._listening, self._claims, self._promotions):
             await loop.stop()
         if self._timer is not None:
             self._timer.cancel()
@@ -89,7 +98,7 @@ class WorkerPool:
 
     async def crash(self) -> None:
         """End as a killed process would (a fault point for tests)."""
-        for loop in (self._claims, self._promotions):
+        for loop in (self._listening, self._claims, self._promotions):
             await loop.stop()
         await self._host.crash()
         await self._work.stop()
@@ -106,10 +115,8 @@ class WorkerPool:
         command = decode_command(data)
         match command:
             case Wake():
-                self._more = True
-                self._claims.wake()
-                self._promotions.wake()
-                return Done()
+                self._look()
+                return Draining(per_s=self._drain_rate.per_s(self._services.clock.monotonic_s()))
             case Describe():
                 return self._describe()
             case Drain():
@@ -117,6 +124,16 @@ class WorkerPool:
                 return await self._host.take(command)
             case _:
                 return await self._host.take(command)
+
+    async def listen_once(self) -> None:
+        """Look for tasks whenever any process on this database says so, until the connection is lost."""
+        await self._services.store.listen(READY_TASKS, self._look)
+
+    def _look(self) -> None:
+        """Look now for tasks that can run, and for those whose time has come."""
+        self._more = True
+        self._claims.wake()
+        self._promotions.wake()
 
     # -- claiming ------------------------------------------------------------------------------------------------
 
@@ -132,8 +149,12 @@ class WorkerPool:
         self.counts.claimed += len(claimed)
         self._more = len(claimed) == limit
         for task in claimed:
-            self.counts.wait_seconds += max(0, now_us - task.task.created_us) / 1e6
+            self._suspects += task.task.suspect
+            if task.task.attempt == 1:
+                self._waits.add(max(0, now_us - task.task.created_us) / 1e6)
             self._work.start(self._run(task), f"task-{task.task.turn_id}")
+        full = self._more or len(self._work) >= self._settings.max_workers
+        self._drain_rate.waiting(full, self._services.clock.monotonic_s())
         if self._more and free > limit:
             self._claims.wake()
 
@@ -145,7 +166,7 @@ class WorkerPool:
         block = self._services.settings.sessions.seq_block
         self._unsure = True
         claimed = await self._services.store.claim_tasks(
-            self._host.owner_id, limit=limit, seq_block=block, now_us=now_us
+            self._host.owner_id, limit=limit, seq_block=block, now_us=now_us, suspects=int(self._suspects == 0)
         )
         self._unsure = False
         return claimed, now_us
@@ -156,7 +177,12 @@ class WorkerPool:
             await self._host.run_claimed(claimed, self._finishes)
         finally:
             self.counts.finished += 1
-            self.counts.run_seconds += self._services.clock.monotonic_s() - started_s
+            if claimed.task.suspect:
+                self._suspects -= 1
+                self._more = True  # the next one was left alone until now
+            now_s = self._services.clock.monotonic_s()
+            self._runs.add(now_s - started_s)
+            self._drain_rate.finished(now_s)
             if self._more:
                 # The slot is free when this task has ended, which is right after this.
                 asyncio.get_running_loop().call_soon(self._claims.wake)
@@ -199,4 +225,8 @@ class WorkerPool:
         described = self._host.describe()
         gauges = {f"pool_{name}": float(value) for name, value in msgspec.structs.asdict(self.counts).items()}
         gauges |= {"pool_slots": float(self._settings.max_workers), "pool_slots_in_use": float(len(self._work))}
-        return Description(gauges={**described.gauges, **gauges}, info=described.info)
+        histograms = {
+            "wunder_task_wait_seconds": self._waits.histogram(),
+            "wunder_task_run_seconds": self._runs.histogram(),
+        }
+        return Description(gauges={**described.gauges, **gauges}, info=described.info, histograms=histograms)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from actors.errors import WunderError, error_classes
+from actors.histogram import Histogram
 from storage.records import SessionId, TurnId, UserId
 
 
@@ -115,15 +116,32 @@ class Returned(Reply, tag="returned", frozen=True):
     session_ids: tuple[SessionId, ...]
 
 
+class Draining(Reply, tag="draining", frozen=True):
+    """Background tasks that leave one pool, or all of them, per second while others wait; None while it is unknown."""
+
+    per_s: float | None = None
+
+
 class Description(Reply, tag="description", frozen=True):
-    """Numbers of a process; `gauges` by metric name, `info` for people."""
+    """Numbers of a process; `gauges` and `histograms` by metric name, `info` for people."""
 
     gauges: dict[str, float]
     info: dict[str, Any] = {}
+    histograms: dict[str, Histogram] = {}
 
 
 AnyReply = (
-    Done | Failed | Submitted | CancelReceipt | Following | Buffered | Location | PermitAnswers | Returned | Description
+    Done
+    | Failed
+    | Submitted
+    | CancelReceipt
+    | Following
+    | Buffered
+    | Location
+    | PermitAnswers
+    | Returned
+    | Draining
+    | Description
 )
 
 _replies: msgspec.msgpack.Decoder[AnyReply] = msgspec.msgpack.Decoder(AnyReply)

@@ -275,7 +275,6 @@ class SessionHost:
         session_id = claimed.task.session_id
         runner = self._runners[session_id] = self._new_runner(claimed.opened)
         try:
-            await runner.begin()
             await runner.run_claimed(claimed.task, line)
         except WunderError as error:
             runner.abandon(type(error).__name__)

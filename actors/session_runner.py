@@ -66,12 +66,15 @@ class SessionRunner:
 
     async def begin(self) -> None:
         """Announce what the last owner left undone: nobody may follow, and nothing may run, before that."""
-        opened = self._opened
         async with self.turns.lock:  # the upkeep finds this session already, and would go on with what waits
-            if opened.first_seq > opened.last_seq + 1 or opened.running is not None:
-                turn_id = opened.running.turn_id if opened.running else TurnId("")
-                data = {"to_event_id": await self._last_durable(), "reason": "owner_changed"}
-                await self.stream.commit([Draft("rewind", turn_id, data)], self.stream.append)
+            await self._say_what_was_lost()
+
+    async def _say_what_was_lost(self) -> None:
+        opened = self._opened
+        if opened.first_seq > opened.last_seq + 1 or opened.running is not None:
+            turn_id = opened.running.turn_id if opened.running else TurnId("")
+            data = {"to_event_id": await self._last_durable(), "reason": "owner_changed"}
+            await self.stream.commit([Draft("rewind", turn_id, data)], self.stream.append)
 
     async def poke(self) -> None:
         """Go on with what waits, if nothing runs (after opening, or when the directory could not be asked)."""
@@ -151,7 +154,7 @@ class SessionRunner:
             self.turns.left = await line.ask(turn)
             return self.turns.left
 
-        await self.turns.run_claimed(task, finish)
+        await self.turns.run_claimed(task, finish, self._say_what_was_lost)
         if self.turns.left:
             self._abandoned = self.turns.stopped = True
             self.stream.close()

@@ -20,17 +20,19 @@ from actors.replies import Done
 from actors.session import new_session
 from actors.settings import AgentQueueSettings
 from actors.task_request import task_of
-from storage.records import Enqueued, NewTask, QueueDepth, SessionId, TaskRecord, TurnId, UserId
+from storage.records import Enqueued, NewTask, OwnerId, QueueDepth, SessionId, TaskRecord, TurnId, UserId
 from storage.store import AsyncStorageBackend
 
 _BATCH = 200
 _RETRY_AFTER_S = 5.0
+_RATE_VALID_S = 60.0
 
 
 class WantedTask(msgspec.Struct, frozen=True, kw_only=True):
     """A background task to be: the command of its turn, and how it is queued.
 
     `max_attempts` 0 takes the setting. `parent_id` is the turn that started it as a child, `depth` levels down.
+    `reason` is what its `queued` event says.
     """
 
     command: Submit
@@ -39,13 +41,18 @@ class WantedTask(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 0
     parent_id: TurnId | None = None
     depth: int = 0
+    reason: str = "background"
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """An accepted task; `position` counts the tasks of everybody that are queued before it."""
+    """An accepted task; `position` counts the queued tasks of everybody, this one included.
+
+    `estimated_wait_s` is None where nothing is known about it.
+    """
 
     task: TaskRecord
     position: int
+    estimated_wait_s: float | None = None
 
 
 class TaskIntake:
@@ -68,6 +75,8 @@ class TaskIntake:
             "enqueue-tasks", self._enqueue, most=_BATCH, apart=lambda error: not error.retryable
         )
         self._background = Background()
+        self._per_s: float | None = None
+        self._per_s_until_s = 0.0
 
     async def close(self) -> None:
         await self._enqueuing.stop()
@@ -79,6 +88,18 @@ class TaskIntake:
         if isinstance(recorded, WunderError):
             raise recorded
         return recorded
+
+    def wait_s(self, position: int) -> float | None:
+        """How long the tasks before it take at the rate at which the pools work; None if that was not told lately."""
+        if not self._per_s or self._clock.monotonic_s() > self._per_s_until_s:
+            return None
+        return round((position - 1) / self._per_s, 1)
+
+    async def refuse_if_full(self, user_id: UserId) -> None:
+        """`ServiceUnavailable` or `UserQuotaExceeded` if a further task of this user would be refused now."""
+        refusal = self.full(user_id, await self.depth([user_id]))
+        if refusal is not None:
+            raise refusal
 
     async def _enqueue(self, wanted: list[WantedTask]) -> list[Recorded | WunderError]:
         now_us = self._clock.now_us()
@@ -115,7 +136,7 @@ class TaskIntake:
         return None
 
     def new_task(self, one: WantedTask, position: int, now_us: int) -> NewTask:
-        """What is stored of it; with `command.create` its session comes with it."""
+        """What is to be recorded; with `create` in its command the session comes along. Pure, and for any thread."""
         command, run_at_us = one.command, one.run_at_us
         later = run_at_us is not None and run_at_us > now_us
         task = msgspec.structs.replace(
@@ -128,27 +149,32 @@ class TaskIntake:
             depth=one.depth,
         )
         session = new_session(command, now_us) if command.create else None
-        event = encode_json({"position": position, "reason": "run_at" if later else "background"})
-        return NewTask(task=task, session=session, event=event)
+        data: dict[str, Any] = {"position": position, "reason": "run_at" if later else one.reason}
+        # A task of a session that there is waits for what that does first.
+        if session is not None and not later and (wait_s := self.wait_s(position)) is not None:
+            data["estimated_wait_s"] = wait_s
+        return NewTask(task=task, session=session, event=encode_json(data))
 
     def announce(self, outcomes: Sequence[Enqueued]) -> None:
         """Tell the pools once for all of them, and each owner of its own."""
-        owned = {o.task.session_id for o in outcomes if o.task is not None and o.owner_id is not None}
-        for session_id in owned:
-            self._background.start(self._tell_owner(session_id), f"pick-up-{session_id}")
+        owned = {o.task.session_id: o.owner_id for o in outcomes if o.task is not None and o.owner_id is not None}
+        for session_id, owner_id in owned.items():
+            self._background.start(self._tell_owner(session_id, owner_id), f"pick-up-{session_id}")
         if any(o.task is not None and o.owner_id is None for o in outcomes):
             self._background.start(self._wake_pools(), "wake-pools")
 
-    async def _tell_owner(self, session_id: SessionId) -> None:
+    async def _tell_owner(self, session_id: SessionId, owner_id: OwnerId) -> None:
+        """The one whom the database names: a pool that had the session before says `Done` and does nothing."""
         try:
-            await self._owners.ask(session_id, PickUp(session_id=session_id), Done)
+            await self._owners.ask(session_id, PickUp(session_id=session_id), Done, hint=owner_id)
         except WunderError as error:
             # The session's next owner finds its tasks by itself.
             log.warning("owner_not_told", session=session_id, message=error.message)
 
     async def _wake_pools(self) -> None:
         try:
-            await self._directory.wake_pools()
+            self._per_s = await self._directory.wake_pools()
+            self._per_s_until_s = self._clock.monotonic_s() + _RATE_VALID_S
         except WunderError as error:
             log.warning("pools_not_woken", message=error.message)
 
@@ -167,6 +193,7 @@ def _answers(
         if outcome.task is None:
             found.append(SessionNotFound("there is no such session"))
         else:
-            position = int(msgspec.json.decode(answer.event)["position"])
-            found.append(Recorded(outcome.task, 0 if outcome.duplicate else position))
+            data = msgspec.json.decode(answer.event)
+            place = (0, None) if outcome.duplicate else (data["position"], data.get("estimated_wait_s"))
+            found.append(Recorded(outcome.task, *place))
     return found

@@ -26,6 +26,7 @@ def task_of(command: Submit, status: Literal["queued", "running"], after: int, n
         idempotency_key=command.idempotency_key,
         created_us=now_us,
         started_us=now_us if running else None,
+        attempt_started_us=now_us if running else None,
     )
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from actors.completion_webhooks import completion_of, finish_in_store
 from actors.errors import WunderError
 from actors.events import TERMINAL
 from actors.handles import DirectoryHandle
@@ -201,9 +202,10 @@ class TurnQueue:
     def _too_early(self, task: TaskRecord) -> bool:
         return task.run_at_us is not None and task.run_at_us > self._services.clock.now_us()
 
-    async def run_claimed(self, task: TaskRecord, finish: FinishTurn) -> None:
+    async def run_claimed(self, task: TaskRecord, finish: FinishTurn, before: Callable[[], Awaitable[None]]) -> None:
         """Run a task that was claimed with this session, to its end or until it is to be tried again."""
         async with self.lock:
+            await before()
             self._session.crashed = None
             await self._history.load()
             begin, opening = await self._history.begin_again(task) if task.attempt > 1 else self._history.begin(task)
@@ -299,6 +301,8 @@ class TurnQueue:
             # Nobody foresaw this (or the session was given up before): the next owner resumes the turn.
             self._abandon(type(error).__name__)
             raise
+        if runner.posted:
+            self._directory.ring_outboxes()
         async with self.lock:
             self._session.finished(running.status)
             self.task = None
@@ -322,26 +326,18 @@ class TurnQueue:
 
     async def finish_queued(self, task: TaskRecord, status: TerminalStatus = "cancelled") -> None:
         """End a turn that does not run."""
+        end = completion_of(task, status, stop_reason=status, now_us=self._services.clock.now_us())
 
         async def write(rows: Sequence[EventRecord]) -> bool:
-            return await self._services.store.finish_turn(
-                self._session.fence,
-                task.turn_id,
-                task.attempt,
-                status=status,
-                answer=None,
-                error=None,
-                usage=None,
-                stop_reason=status,
-                messages=[],
-                events=rows,
-                now_us=self._services.clock.now_us(),
-            )
+            return await finish_in_store(self._services.store, self._session.fence, end, [], rows)
 
         terminal = Draft(TERMINAL, task.turn_id, {"status": status, "stop_reason": status})
         with self._giving_up_on_failure():
             if await self._stream.commit([terminal], write):
+                self._services.ended[status] += 1
                 self._services.children.ended(task, status)
+                if end.outbox:
+                    self._directory.ring_outboxes()
 
     async def acquire(self, *, wait: bool) -> Permit:
         """The session's permit, or (with `wait`) a place in the queue for it."""

@@ -12,6 +12,7 @@ import msgspec
 from actors.cancellation import Cancelled
 from actors.children import Children
 from actors.clock import Clock, isoformat
+from actors.completion_webhooks import completion_of, finish_in_store
 from actors.errors import StaleEpoch, UpstreamError, WunderError
 from actors.events import TERMINAL, encode_json
 from actors.gathering import Gathering
@@ -57,7 +58,7 @@ class TurnRunner:
     """One running turn. `history` is the session's transcript in memory; it grows with what is committed.
 
     `opening` are messages at the end of it that are not recorded yet: they go with the first commit. `finish` records
-    the end of the turn.
+    the end of the turn; `posted` says that something is to be sent because of it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class TurnRunner:
         self._finish_turn = finish or self._finish_in_store
         self._turn: Turn | None = None
         self._durable_seq = stream.numbers.last
+        self.posted = False
 
     async def run(self) -> None:
         """To the end, which is recorded and announced; raises only when the session has to be given up."""
@@ -277,16 +279,16 @@ class TurnRunner:
         terminal = Draft(TERMINAL, running.turn_id, {"status": status, "stop_reason": stop_reason})
 
         async def write(rows: Sequence[EventRecord]) -> bool:
-            end = Completion(
-                turn_id=running.turn_id,
-                attempt=running.task.attempt,
-                status=status,
+            end = completion_of(
+                running.task,
+                status,
+                now_us=self._services.clock.now_us(),
+                stop_reason=stop_reason,
                 answer=answer,
                 error=error,
                 usage=usage,
-                stop_reason=stop_reason,
-                now_us=self._services.clock.now_us(),
             )
+            self.posted = bool(end.outbox)
             return await self._finish_turn(self._session.fence, end, records, rows)
 
         if not await self._stream.commit([*drafts, terminal], write):
@@ -299,19 +301,7 @@ class TurnRunner:
     async def _finish_in_store(
         self, fence: Fence, end: Completion, messages: Sequence[MessageRecord], events: Sequence[EventRecord]
     ) -> bool:
-        return await self._services.store.finish_turn(
-            fence,
-            end.turn_id,
-            end.attempt,
-            status=end.status,
-            answer=end.answer,
-            error=end.error,
-            usage=end.usage,
-            stop_reason=end.stop_reason,
-            messages=messages,
-            events=events,
-            now_us=end.now_us,
-        )
+        return await finish_in_store(self._services.store, fence, end, messages, events)
 
     def _messages(self, number: int, bodies: list[dict[str, Any]]) -> list[MessageRecord]:
         now_us = self._services.clock.now_us()

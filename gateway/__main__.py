@@ -1,4 +1,4 @@
-"""The command line: `wunder serve | stop | migrate | drain | status | tasks | cron | chat`; `python -m gateway`."""
+"""The command line: `wunder serve | stop | migrate | drain | status | tasks | cron | outbox | channels | chat`."""
 
 from __future__ import annotations
 

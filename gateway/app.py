@@ -11,6 +11,7 @@ from actors.clock import Clock
 from actors.errors import WunderError
 from gateway.accounts import Accounts
 from gateway.auth import AUTH, Auth
+from gateway.channel_services import ChannelServices
 from gateway.connections import Connections
 from gateway.errors import AuthRequired
 from gateway.health import Health
@@ -18,6 +19,8 @@ from gateway.http_admin import AdminHandlers
 from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
+from gateway.http_console import ConsoleHandlers, add_console_routes
+from gateway.http_outbox import OutboxHandlers
 from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.middleware import add_middlewares
@@ -29,6 +32,7 @@ from gateway.websocket import WebSocketConnection
 
 _TASK = "/wunder/tasks/{task_id:[A-Za-z0-9_.:@-]{1,128}}"
 _SCHEDULE = "/wunder/cron/{schedule_id:[A-Za-z0-9_.:@-]{1,128}}"
+_DELIVERY = "/wunder/admin/outbox/{delivery_id:[A-Za-z0-9_.:@-]{1,256}}"
 _SESSION = "/wunder/chat/sessions/{session_id:[A-Za-z0-9_.:@-]{1,128}}"
 
 
@@ -81,8 +85,10 @@ def create_app(
     chat: ChatHandlers,
     tasks: TaskHandlers,
     schedules: ScheduleHandlers,
+    outbox: OutboxHandlers,
     sockets: SocketHandlers,
     admin: AdminHandlers,
+    channels: ChannelServices,
 ) -> web.Application:
     """Everything wired to its path."""
     app = web.Application(client_max_size=settings.gateway.max_body_bytes)
@@ -91,6 +97,7 @@ def create_app(
     app[AUTH] = auth
     add_middlewares(app, health.observe)
     add_auth_routes(app, auth, accounts)
+    add_console_routes(app, ConsoleHandlers())
     router = app.router
     router.add_post("/wunder", chat.ask)
     router.add_get("/wunder/chat/ws", sockets.open)
@@ -110,6 +117,25 @@ def create_app(
     router.add_delete(_TASK, tasks.cancel)
     router.add_post(f"{_TASK}/retry", tasks.retry)
     router.add_post(f"{_TASK}/answer", tasks.answer)
+    _add_schedule_routes(app, schedules)
+    channels.add_routes(app)
+    _add_operators_routes(app, health, admin)
+    _add_outbox_routes(app, outbox)
+    return app
+
+
+def _add_operators_routes(app: web.Application, health: Health, admin: AdminHandlers) -> None:
+    router = app.router
+    router.add_get("/wunder/admin/summary", health.summary)
+    router.add_post("/wunder/admin/nodes/{node_id}/drain", admin.drain)
+    router.add_get("/healthz", health.healthz)
+    router.add_get("/readyz", health.readyz)
+    router.add_get("/metrics", health.prometheus)
+    router.add_get("/openapi.json", _openapi)
+
+
+def _add_schedule_routes(app: web.Application, schedules: ScheduleHandlers) -> None:
+    router = app.router
     router.add_post("/wunder/cron", schedules.create)
     router.add_get("/wunder/cron", schedules.list)
     router.add_get(_SCHEDULE, schedules.inspect)
@@ -117,17 +143,16 @@ def create_app(
     router.add_delete(_SCHEDULE, schedules.delete)
     router.add_post(f"{_SCHEDULE}/run", schedules.run)
     router.add_get(f"{_SCHEDULE}/history", schedules.history)
-    _add_operators_routes(router, health, admin)
-    return app
 
 
-def _add_operators_routes(router: web.UrlDispatcher, health: Health, admin: AdminHandlers) -> None:
-    router.add_get("/wunder/admin/summary", health.summary)
-    router.add_post("/wunder/admin/nodes/{node_id}/drain", admin.drain)
-    router.add_get("/healthz", health.healthz)
-    router.add_get("/readyz", health.readyz)
-    router.add_get("/metrics", health.prometheus)
-    router.add_get("/openapi.json", _openapi)
+def _add_outbox_routes(app: web.Application, outbox: OutboxHandlers) -> None:
+    router = app.router
+    router.add_get("/wunder/admin/outbox", outbox.list)
+    router.add_post("/wunder/admin/outbox/retry", outbox.retry_many)
+    router.add_post("/wunder/admin/outbox/drop", outbox.drop_many)
+    router.add_get(_DELIVERY, outbox.inspect)
+    router.add_post(f"{_DELIVERY}/retry", outbox.retry_one)
+    router.add_post(f"{_DELIVERY}/drop", outbox.drop_one)
 
 
 async def _openapi(request: web.Request) -> web.Response:

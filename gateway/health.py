@@ -23,15 +23,11 @@ from gateway.connections import Connections
 from gateway.http_common import json_response, ok
 from gateway.passwords import PasswordHasher
 from gateway.topics import Topics
+from gateway.waiting import KEPT_S, OutboxStates, Waiting
 from storage.store import AsyncStorageBackend
 
 _DESCRIBE_TIMEOUT_S = 2.0
 _LAG_INTERVAL_S = 0.1
-_SCRAPE_S = 1.0
-"""Anybody may ask for /metrics, and an answer costs a call to every process: an answer serves for so long."""
-_STATES = ("queued", "waiting", "running")
-QueueStates = dict[str, tuple[int, float]]
-"""How many tasks are in each state that is not an end, and how long ago the oldest of them was accepted (s)."""
 
 
 class Health:
@@ -65,9 +61,7 @@ class Health:
         self._counted: dict[tuple[str, ...], float] = {}
         self._scrape: asyncio.Task[bytes] | None = None
         self._scraped_s = float("-inf")
-        self._queue: QueueStates = {}
-        self._queue_s = float("-inf")
-        self._queue_lock = asyncio.Lock()
+        self._waiting = Waiting(store, clock)
         self._lag_s = 0.0
         self._due_s = 0.0
         self._lag_loop = Loop("loop-lag", self._measure_lag, interval_s=_LAG_INTERVAL_S, jitter=0.0)
@@ -108,17 +102,23 @@ class Health:
     async def prometheus(self, request: web.Request) -> web.Response:
         """Everything this node knows, in Prometheus' text format."""
         now_s = self._clock.monotonic_s()
-        if self._scrape is None or (self._scrape.done() and now_s - self._scraped_s >= _SCRAPE_S):
+        if self._scrape is None or (self._scrape.done() and now_s - self._scraped_s >= KEPT_S):
             self._scrape = asyncio.create_task(self._gather(), name="scrape")
         body = await asyncio.shield(self._scrape)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _gather(self) -> bytes:
-        described, queue = await asyncio.gather(self._describe_all(), self._queue_states())
+        described, queue, outbox = await asyncio.gather(
+            self._describe_all(), self._waiting.tasks.get(), self._waiting.outbox.get()
+        )
         self._fill()
         for state, (tasks, oldest_s) in queue.items():
             self.metrics.tasks.labels(state).set(tasks)
             self.metrics.tasks_oldest.labels(state).set(oldest_s)
+        self.metrics.background.update(described)
+        for labels, (items, oldest_s) in outbox.items():
+            self.metrics.outbox.labels(*labels).set(items)
+            self.metrics.outbox_oldest.labels(*labels).set(oldest_s)
         for name, description in described.items():
             for number, value in description.gauges.items():
                 self.metrics.process.labels(name, number).set(value)
@@ -129,10 +129,13 @@ class Health:
     async def summary(self, request: web.Request) -> web.Response:
         """Nodes, gateways, actors, pools, permits and queues, for `wunder status`."""
         self._auth.require_admin(await self._auth.authenticate(request))
-        described, queue = await asyncio.gather(self._describe_all(), self._queue_states())
+        described, queue, outbox = await asyncio.gather(
+            self._describe_all(), self._waiting.tasks.get(), self._waiting.outbox.get()
+        )
         directory, janitor = described.pop("directory", None), described.pop(JANITOR, None)
         known = directory.info["actors"] if directory else []
         pools = {actor["name"] for actor in known if actor.get("pool")}
+        outboxes = {o["name"] for o in directory.info.get("outboxes", ())} if directory else set()
         actors = {name: {**description.gauges, **description.info} for name, description in described.items()}
         return ok(
             {
@@ -146,30 +149,16 @@ class Health:
                 },
                 "directory": {**directory.gauges, **directory.info} if directory else None,
                 "janitor": {**janitor.gauges, **janitor.info} if janitor else None,
-                "actors": {name: actor for name, actor in actors.items() if name not in pools},
+                "actors": {name: actor for name, actor in actors.items() if name not in pools | outboxes},
                 "pools": {name: actor for name, actor in actors.items() if name in pools},
+                "outboxes": {name: actor for name, actor in actors.items() if name in outboxes},
                 "tasks": {
                     state: {"tasks": tasks, "oldest_age_s": round(oldest_s, 3)}
                     for state, (tasks, oldest_s) in queue.items()
                 },
+                "outbox": _by_channel(outbox),
             }
         )
-
-    async def _queue_states(self) -> QueueStates:
-        """Nothing while the database does not answer; it is asked once a second at most."""
-        async with self._queue_lock:
-            now_s = self._clock.monotonic_s()
-            if now_s - self._queue_s >= _SCRAPE_S:
-                try:
-                    async with asyncio.timeout(_DESCRIBE_TIMEOUT_S):
-                        found = await self._store.queue_states()
-                except (WunderError, TimeoutError):
-                    return {}
-                now_us = self._clock.now_us()
-                ages = {state: (tasks, max(0, now_us - oldest_us) / 1e6) for state, (tasks, oldest_us) in found.items()}
-                self._queue = {state: ages.get(state, (0, 0.0)) for state in _STATES}
-                self._queue_s = now_s
-            return self._queue
 
     async def _describe_directory(self) -> Description:
         return await ask(self._directory.call, Describe(), Description, timeout_s=_DESCRIBE_TIMEOUT_S)
@@ -182,7 +171,8 @@ class Health:
         described: dict[str, Description] = {}
         with contextlib.suppress(WunderError):
             described["directory"] = await self._describe_directory()
-            names = [JANITOR, *(a["name"] for a in described["directory"].info["actors"])]
+            info = described["directory"].info
+            names = [JANITOR, *(a["name"] for a in (*info["actors"], *info.get("outboxes", ())))]
 
             async def describe(name: str) -> None:
                 with contextlib.suppress(WunderError):
@@ -195,7 +185,7 @@ class Health:
 
     def _fill(self) -> None:
         metrics, topics = self.metrics, self._topics
-        for gauge in (metrics.process, metrics.tasks, metrics.tasks_oldest):
+        for gauge in (metrics.process, metrics.tasks, metrics.tasks_oldest, metrics.outbox, metrics.outbox_oldest):
             gauge.clear()
         for kind in ("websocket", "sse"):
             metrics.connections.labels(kind).set(self._connections.count(kind))
@@ -227,3 +217,10 @@ class Health:
         if self._due_s:
             self._lag_s = max(self._lag_s, now_s - self._due_s)
         self._due_s = now_s + _LAG_INTERVAL_S
+
+
+def _by_channel(outbox: OutboxStates) -> dict[str, dict[str, dict[str, float]]]:
+    shown: dict[str, dict[str, dict[str, float]]] = {}
+    for (channel, state), (items, oldest_s) in outbox.items():
+        shown.setdefault(channel, {})[state] = {"deliveries": items, "oldest_age_s": round(oldest_s, 3)}
+    return shown

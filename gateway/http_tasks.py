@@ -9,6 +9,7 @@ from aiohttp import web
 
 from actors.errors import InvalidRequest, NotFound
 from gateway.auth import Auth, Principal
+from gateway.channel_replies import ChannelReplies
 from gateway.http_chat import identifier, number
 from gateway.http_common import ok, read_json
 from gateway.pages import next_cursor, page_cursor, time_of
@@ -25,22 +26,30 @@ _MOST_CHILDREN = 1000
 class TaskHandlers:
     """What the task routes need."""
 
-    def __init__(self, store: AsyncStorageBackend, auth: Auth, tasks: Tasks, turns: Turns) -> None:
+    def __init__(
+        self, store: AsyncStorageBackend, auth: Auth, tasks: Tasks, turns: Turns, replies: ChannelReplies
+    ) -> None:
         self._store = store
         self._auth = auth
         self._tasks = tasks
         self._turns = turns
+        self._replies = replies
 
     async def submit(self, request: web.Request) -> web.Response:
         principal = await self._auth.authenticate(request)
         body = await read_json(request, TaskBody)
-        recorded = await self._tasks.submit(self._auth.acting_user(principal, body.user_id), body)
+        user_id, reply = self._auth.acting_user(principal, body.user_id), None
+        if body.reply is not None:
+            self._auth.require_admin(principal)
+            reply = await self._replies.accepted(body.reply)
+        recorded = await self._tasks.submit(user_id, body, reply)
         task = recorded.task
         data = {
             "task_id": task.turn_id,
             "session_id": task.session_id,
             "status": task.shown_status,
             "position": recorded.position,
+            "estimated_wait_s": recorded.estimated_wait_s,
         }
         return ok(data, 202)
 
@@ -68,7 +77,9 @@ class TaskHandlers:
         attempts = await self._store.list_attempts(task.turn_id)
         children = await self._store.list_children(task.turn_id, limit=_MOST_CHILDREN)
         shown = [{"task_id": child.turn_id, "status": child.shown_status} for child in children]
-        return ok({**task_view(task), "attempts": attempts_view(task, attempts), "children": shown})
+        position, wait_s = await self._tasks.place(task)
+        place = {"position": position, "estimated_wait_s": wait_s}
+        return ok({**task_view(task), **place, "attempts": attempts_view(task, attempts), "children": shown})
 
     async def cancel(self, request: web.Request) -> web.Response:
         task = await self._visible(request, await self._auth.authenticate(request))
@@ -120,7 +131,7 @@ def task_view(task: TaskRecord) -> dict[str, Any]:
 
 
 def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[str, Any]]:
-    """Every attempt, the last one as the task tells it."""
+    """Every attempt, the last one as the task tells it while no other may follow."""
     found = [
         {
             "attempt": attempt.attempt,
@@ -131,11 +142,12 @@ def attempts_view(task: TaskRecord, attempts: list[AttemptRecord]) -> list[dict[
         }
         for attempt in attempts
     ]
-    if task.attempt and task.attempt not in {attempt.attempt for attempt in attempts}:
+    last_is_open = task.attempt > 0 and task.shown_status != "queued"
+    if last_is_open and task.attempt not in {attempt.attempt for attempt in attempts}:
         last = {
             "attempt": task.attempt,
             "outcome": task.shown_status,
             "error": msgspec.Raw(task.error) if task.error else None,
         }
-        found.append({**last, "started_at": time_of(task.started_us), "finished_at": time_of(task.finished_us)})
+        found.append({**last, "started_at": time_of(task.attempt_started_us), "finished_at": time_of(task.finished_us)})
     return found

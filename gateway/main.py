@@ -21,10 +21,12 @@ from actors.task_intake import TaskIntake
 from gateway.accounts import Accounts
 from gateway.app import SocketHandlers, create_app
 from gateway.auth import Auth
+from gateway.channel_services import ChannelServices
 from gateway.connections import Connections
 from gateway.health import Health
 from gateway.http_admin import AdminHandlers
 from gateway.http_chat import ChatHandlers
+from gateway.http_outbox import OutboxHandlers
 from gateway.http_schedules import ScheduleHandlers
 from gateway.http_tasks import TaskHandlers
 from gateway.lobby import Lobby
@@ -71,21 +73,13 @@ class GatewayService:
         self.topics = Topics(name, owners, reach, store, clock, topic_bytes=settings.gateway.topic_buffer_bytes)
         self._turns = Turns(settings, owners, self.topics, clock, gateway=name)
         self.connections = Connections(settings.gateway, self.auth, revalidate_s=settings.auth.revalidate_s)
-        self._health = Health(
-            gateway=name,
-            node_id=node_id,
-            store=store,
-            auth=self.auth,
-            clock=clock,
-            connections=self.connections,
-            topics=self.topics,
-            hasher=self._hasher,
-            directory=directory,
-            reach=reach,
-        )
+        self._health = self._make_health(clock, reach)
         intake = TaskIntake(settings.agent_queue, store, clock, directory, owners)
-        self._tasks_service = Tasks(store, clock, intake, self._turns)
+        self._tasks_service = Tasks(settings, store, clock, intake, self._turns)
         self._schedules = Schedules(settings, store, clock, reach, intake, self._turns)
+        self._channels = ChannelServices(
+            settings, store, clock, directory, self.auth, intake, self._turns, self._health.metrics
+        )
         self.app = self._create_app(clock, owners)
         self._lobby = Lobby(settings.gateway, self.auth.networks, clock)
         self.app.middlewares.insert(0, self._lobby.middleware())
@@ -95,6 +89,20 @@ class GatewayService:
         self._register = Loop("register-gateway", self._register_once, interval_s=_REGISTER_S)
         self._sweep = Loop("auth-sweep", self._sweep_once, interval_s=60.0)
         self.auth.on_ended_here(self._token_ended)
+
+    def _make_health(self, clock: Clock, reach: Reach) -> Health:
+        return Health(
+            gateway=self._name,
+            node_id=self._node_id,
+            store=self._store,
+            auth=self.auth,
+            clock=clock,
+            connections=self.connections,
+            topics=self.topics,
+            hasher=self._hasher,
+            directory=self._directory,
+            reach=reach,
+        )
 
     def _create_app(self, clock: Clock, owners: Owners) -> web.Application:
         settings, store = self._settings, self._store
@@ -106,10 +114,12 @@ class GatewayService:
             self.accounts,
             self._health,
             ChatHandlers(settings, store, clock, self.auth, self.connections, self.topics, self._turns, owners),
-            TaskHandlers(store, self.auth, self._tasks_service, self._turns),
+            TaskHandlers(store, self.auth, self._tasks_service, self._turns, self._channels.replies),
             ScheduleHandlers(store, self.auth, self._schedules),
+            OutboxHandlers(store, self.auth, self._directory, clock),
             SocketHandlers(settings, services, self.auth, self.connections),
             AdminHandlers(self.auth, self._directory),
+            self._channels,
         )
 
     async def start(self) -> None:
@@ -153,6 +163,7 @@ class GatewayService:
         await self._health.stop()
         for task in list(self._tasks):
             task.cancel()
+        await self._channels.close()
         await self._schedules.close()
         await self._tasks_service.close()
         await self._turns.close()

@@ -159,7 +159,7 @@ def _preflight(request: web.Request) -> web.Response:
     return web.Response(
         status=204,
         headers={
-            "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
+            "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
             "Access-Control-Allow-Headers": _ALLOW_HEADERS,
             "Access-Control-Max-Age": "600",
         },

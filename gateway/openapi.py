@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.errors import AuthRequired, MethodNotAllowed, PermissionDenied, RateLimited, RequestTimeout
 from gateway.http_auth import LoginBody, PasswordBody, ProfileBody, RegisterBody
+from gateway.http_channel_admin import ChannelAccountBody
 from gateway.protocol import (
     PROTOCOL_VERSION,
     AnswerBody,
@@ -18,6 +19,7 @@ from gateway.protocol import (
     CreateSessionBody,
     DrainBody,
     MessageBody,
+    OutboxBody,
     ScheduleBody,
     TaskBody,
     UpdateScheduleBody,
@@ -39,11 +41,14 @@ BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("PATCH", "/wunder/chat/sessions/{session_id}"): UpdateSessionBody,
     ("POST", "/wunder/chat/sessions/{session_id}/messages"): MessageBody,
     ("POST", "/wunder/chat/sessions/{session_id}/cancel"): CancelBody,
+    ("PUT", "/wunder/admin/channels/{account}"): ChannelAccountBody,
     ("POST", "/wunder/auth/register"): RegisterBody,
     ("POST", "/wunder/auth/login"): LoginBody,
     ("POST", "/wunder/auth/password"): PasswordBody,
     ("PATCH", "/wunder/auth/me"): ProfileBody,
     ("POST", "/wunder/admin/nodes/{node_id}/drain"): DrainBody,
+    ("POST", "/wunder/admin/outbox/retry"): OutboxBody,
+    ("POST", "/wunder/admin/outbox/drop"): OutboxBody,
 }
 SUMMARIES: dict[tuple[str, str], str] = {
     ("POST", "/wunder"): "Ask a question; the answer streams, or comes as JSON with stream=false",
@@ -73,6 +78,20 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/ws"): "WebSocket of an API key",
     ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, pools, permits and queues",
     ("POST", "/wunder/admin/nodes/{node_id}/drain"): "Take a node out of service, or back",
+    ("GET", "/wunder/admin/outbox"): "List deliveries, newest first",
+    ("POST", "/wunder/admin/outbox/retry"): "Send deliveries again",
+    ("POST", "/wunder/admin/outbox/drop"): "Drop deliveries that wait or are dead",
+    ("GET", "/wunder/admin/outbox/{delivery_id}"): "A delivery with its attempts",
+    ("POST", "/wunder/admin/outbox/{delivery_id}/retry"): "Send a delivery again, or at once",
+    ("POST", "/wunder/admin/outbox/{delivery_id}/drop"): "Drop a delivery that waits or is dead",
+    ("POST", "/wunder/channel/{channel}/webhook"): "What a provider sends to the channel's only account",
+    ("GET", "/wunder/channel/{channel}/webhook"): "A provider checks the URL of the channel's only account",
+    ("POST", "/wunder/channel/{channel}/webhook/{account}"): "What a provider sends to an account; it signs the body",
+    ("GET", "/wunder/channel/{channel}/webhook/{account}"): "A provider checks the URL of an account",
+    ("GET", "/wunder/admin/channels"): "The accounts of channels, without their secrets",
+    ("PUT", "/wunder/admin/channels/{account}"): "Add or replace an account; its secrets are kept encrypted",
+    ("DELETE", "/wunder/admin/channels/{account}"): "Remove an account",
+    ("POST", "/wunder/admin/channels/{account}/test"): "Try an account's credentials at its provider",
     ("POST", "/wunder/auth/register"): "Create an account and sign in",
     ("POST", "/wunder/auth/login"): "Sign in",
     ("POST", "/wunder/auth/logout"): "End the token of this request",
@@ -84,9 +103,14 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/readyz"): "This gateway can serve",
     ("GET", "/metrics"): "Prometheus metrics",
     ("GET", "/openapi.json"): "This document",
+    ("GET", "/"): "The console",
+    ("GET", "/console"): "The console",
+    ("GET", "/console/{path}"): "A file of the console",
 }
-_PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
-_OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"})
+_CONSOLE = frozenset({"/", "/console"})
+_PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/console/{path}"}) | _CONSOLE
+_SIGNED = frozenset({"/wunder/channel/{channel}/webhook", "/wunder/channel/{channel}/webhook/{account}"})
+_OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"}) | _SIGNED
 _QUEUED = "The task is queued"
 _ACCEPTED = {
     ("POST", "/wunder/tasks"): _QUEUED,
@@ -125,7 +149,7 @@ def document(app: web.Application, version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in app.router.routes():
         resource = route.resource
-        if resource is None or route.method not in ("GET", "POST", "PATCH", "DELETE"):
+        if resource is None or route.method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
             continue
         paths.setdefault(resource.canonical, {})[route.method.lower()] = _operation(route.method, resource.canonical)
     return {
@@ -152,7 +176,7 @@ def _operation(method: str, path: str) -> dict[str, Any]:
         content[_STREAM] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {
         "summary": SUMMARIES[(method, path)],
-        "operationId": f"{method.lower()}_{re.sub(r'[^a-z]+', '_', path).strip('_')}",
+        "operationId": f"{method.lower()}_{re.sub(r'[^a-z]+', '_', path).strip('_')}".rstrip("_"),
         "responses": {
             **_successes(method, path, content),
             **{str(error.status): _error_response(error.__doc__ or "") for error in _ERRORS},
@@ -179,6 +203,8 @@ def _successes(method: str, path: str, content: dict[str, Any]) -> dict[str, Any
         return {"201": {"description": "Created", "content": content}}
     if (method, path) in _ACCEPTED:
         return {"202": {"description": _ACCEPTED[(method, path)], "content": content}}
+    if path in _CONSOLE:
+        return {"302": {"description": "It is at /console/"}}
     done = {"200": {"description": "Done", "content": content}}
     if method == "POST" and path in _STREAMS:
         queued = {"application/json": {"schema": {"type": "object"}}}

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from actors.errors import InvalidRequest
 from actors.replies import Event
+from storage.outbox_records import OutboxState
 
 PROTOCOL_VERSION: Final = 1
 MAX_CONTENT_CHARS: Final = 200_000
@@ -92,6 +93,21 @@ class TurnOptions(msgspec.Struct, frozen=True, kw_only=True):
     config_overrides: ConfigOverrides = ConfigOverrides()
 
 
+class WebhookBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told how a task ended."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=2048, pattern=_NO_NUL)]
+    secret: Annotated[str, Meta(max_length=128, pattern=_NO_NUL)] | None = None
+
+
+class ReplyBody(msgspec.Struct, frozen=True, kw_only=True):
+    """To which chat of which account a task's answer is sent."""
+
+    account: Annotated[str, Meta(min_length=1, max_length=64, pattern=_NO_NUL)]
+    peer: Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL)]
+    thread: Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_NUL)] | None = None
+
+
 class TaskBody(TurnOptions, frozen=True, kw_only=True):
     """POST /wunder/tasks."""
 
@@ -102,6 +118,20 @@ class TaskBody(TurnOptions, frozen=True, kw_only=True):
     run_at: Annotated[datetime, Meta(tz=True)] | None = None
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+    webhook: WebhookBody | None = None
+    reply: ReplyBody | None = None
+
+
+class OutboxBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /wunder/admin/outbox/retry and /drop: deliveries by id, or the newest in a state."""
+
+    delivery_ids: (
+        Annotated[tuple[Annotated[str, Meta(max_length=256, pattern=_NO_NUL)], ...], Meta(max_length=1000)] | None
+    ) = None
+    state: OutboxState | None = None
+    channel: Name | None = None
+    account: Annotated[str, Meta(max_length=512, pattern=_NO_NUL)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
 class AnswerBody(msgspec.Struct, frozen=True, kw_only=True):

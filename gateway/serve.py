@@ -181,9 +181,17 @@ async def _run(
     from actors.cluster.supervisor import Supervisor  # noqa: PLC0415
 
     fleet = RayFleet(
-        msgspec.msgpack.encode(settings.for_actors()), msgspec.msgpack.encode(settings), "gateway.main:create_gateway"
+        msgspec.msgpack.encode(settings.for_actors()),
+        msgspec.msgpack.encode(settings),
+        "gateway.main:create_gateway",
+        msgspec.msgpack.encode(settings.for_outbox()),
     )
-    supervisor = Supervisor(fleet, grace_s=settings.sessions.drain_grace_s, pools=settings.agent_queue.enabled)
+    supervisor = Supervisor(
+        fleet,
+        grace_s=settings.sessions.drain_grace_s,
+        pools=settings.agent_queue.enabled,
+        outboxes=settings.channels.outbox.enabled,
+    )
     stopping = stopping or _stop_signals()
     leave = False
     try:
@@ -239,5 +247,6 @@ def banner(settings: Settings, addresses: list[str], admin: FirstAdmin | None, d
     model = settings.llm.models[settings.llm.default]
     scripted = " (built in: answers by a script)" if model.provider == "scripted" else ""
     lines.append(f"  model      {settings.llm.default}{scripted}")
+    lines.append(f"  console    {addresses[0]}/console/")
     lines.append(f"  chat       wunder chat --url {addresses[0]}")
     return "\n".join([*lines, ""])

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from actors.channels.settings import ChannelsSettings, OutboxProcessSettings
 from actors.settings import (
     ActorSettings,
     AgentQueueSettings,
@@ -84,12 +85,9 @@ class SecuritySettings(Section, frozen=True):
     """Secrets and the choices that weaken or widen access."""
 
     api_key: str = ""
+    secrets_keys: tuple[str, ...] = ()
     allow_query_token: bool = False
     bootstrap_admin_password: str = ""
-
-
-class ChannelsSettings(Section, frozen=True):
-    """Channels have no settings in this version."""
 
 
 class FeaturesSettings(Section, frozen=True):
@@ -123,6 +121,12 @@ class Settings(Section, frozen=True):
             schedules=self.schedules,
             tools=self.tools,
             observability=self.observability,
+        )
+
+    def for_outbox(self) -> OutboxProcessSettings:
+        """The part that travels to outboxes: with the secrets that they send with."""
+        return OutboxProcessSettings(
+            actors=self.for_actors(), channels=self.channels, secrets_keys=self.security.secrets_keys
         )
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from actors.channels.accounts import ACCOUNT_NAME
+from actors.channels.accounts import problems as account_problems
+from actors.channels.signing import SECRET_FORM, is_signing_secret
+from actors.secrets import KEY_HINT, is_key
+from actors.tools.egress import EgressPolicy
 from gateway.settings import Settings, is_local, is_loopback
 from gateway.settings_report import Problem, hide_password, shown
 
@@ -123,6 +128,48 @@ def _secrets(settings: Settings) -> Iterator[Problem]:
         yield Problem("security.api_key", what, reads=("server.host", "server.behind_proxy"))
 
 
+def _channels(settings: Settings) -> Iterator[Problem]:
+    if not all(map(is_key, settings.security.secrets_keys)):
+        yield Problem("security.secrets_keys", f"expected keys, each {KEY_HINT}; one of them is not (not shown)")
+    webhooks = settings.channels.webhooks
+    if webhooks.secret and not is_signing_secret(webhooks.secret):
+        yield Problem("channels.webhooks.secret", f"expected {SECRET_FORM}, got something else (not shown)")
+    if not all(map(is_signing_secret, webhooks.old_secrets)):
+        what = f"expected each to be {SECRET_FORM}; one of them is not (not shown)"
+        yield Problem("channels.webhooks.old_secrets", what)
+    try:
+        EgressPolicy(webhooks.allow_hosts)
+    except ValueError as error:
+        yield Problem("channels.webhooks.allow_hosts", str(error))
+    outbox = settings.channels.outbox
+    if outbox.breaker_max_rest_s < outbox.breaker_rest_s:
+        what = f"must not be below breaker_rest_s ({outbox.breaker_rest_s:g}), got {outbox.breaker_max_rest_s:g}"
+        yield Problem("channels.outbox.breaker_max_rest_s", what, reads=("channels.outbox.breaker_rest_s",))
+
+
+def _channel_accounts(settings: Settings) -> Iterator[Problem]:
+    channels, agents = settings.channels, settings.llm.agents
+    for name, account in channels.accounts.items():
+        key = f"channels.accounts.{name}"
+        if not ACCOUNT_NAME.fullmatch(name):
+            yield Problem(key, "expected a name of at most 64 letters, digits, -, _ or .")
+        for setting, what in account_problems(account):
+            yield Problem(f"{key}.{setting}", what, reads=(f"{key}.channel",))
+        if account.agent and account.agent not in agents:
+            yield Problem(f"{key}.agent", _no_agent(account.agent, agents))
+    for name, binding in channels.bindings.items():
+        if binding.agent and binding.agent not in agents:
+            yield Problem(f"channels.bindings.{name}.agent", _no_agent(binding.agent, agents))
+    try:
+        EgressPolicy(channels.allow_hosts)
+    except ValueError as error:
+        yield Problem("channels.allow_hosts", str(error))
+
+
+def _no_agent(agent: str, agents: Collection[str]) -> str:
+    return f"expected a name in llm.agents ({', '.join(sorted(agents)) or 'none'}) or nothing, got {agent!r}"
+
+
 def _deadlines(settings: Settings) -> Iterator[Problem]:
     gateway = settings.gateway
     if gateway.owner_timeout_s >= gateway.request_timeout_s:
@@ -155,5 +202,7 @@ _RULES: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _listening,
     _networks,
     _secrets,
+    _channels,
+    _channel_accounts,
     _deadlines,
 )

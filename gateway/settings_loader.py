@@ -32,8 +32,9 @@ __all__ = ["SettingsError", "describe", "environment", "load_settings", "option_
 DEFAULT_PATH = "config/wunder.yaml"
 PREFIX = "WUNDER_"
 SHORT_NAMES = {"WUNDER_BOOTSTRAP_ADMIN_PASSWORD": "security.bootstrap_admin_password"}
-OTHER_NAMES = frozenset({"WUNDER_TOKEN", "WUNDER_API_KEY"})
-"""Credentials of the client commands `wunder chat` and `wunder status`: no settings of the service."""
+OTHER_NAMES = frozenset({"WUNDER_TOKEN", "WUNDER_API_KEY", "WUNDER_SECRETS_KEY"})
+"""Credentials of the client commands `wunder chat` and `wunder status`, and a key that the file may name as
+`${WUNDER_SECRETS_KEY}`: no settings of the service by themselves."""
 TEST_PREFIX = "WUNDER_TEST_"
 """Variables of the test suite: never settings."""
 

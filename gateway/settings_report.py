@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
+from actors.channels.accounts import SECRETS as CHANNEL_SECRETS
 from actors.errors import WunderError
 from gateway.settings import Settings
 
 HIDDEN = "***"
-_SECRETS = frozenset({"api_key", "bootstrap_admin_password"})
+_SECRETS = frozenset({"api_key", "bootstrap_admin_password", "secrets_keys", "secret", "old_secrets"}) | CHANNEL_SECRETS
 _LONGEST = 60
 
 
@@ -100,6 +101,8 @@ def describe(settings: Settings) -> dict[str, Any]:
 def _hide(key: str, value: object) -> object:
     if isinstance(value, dict):
         return {name: _hide(f"{key}.{name}", item) for name, item in value.items()}
+    if isinstance(value, list | tuple) and is_secret(key):
+        return [HIDDEN for _ in value]
     if isinstance(value, str) and value:
         if is_secret(key):
             return HIDDEN

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from storage.database import Runner
+from storage.notifications import READY_TASKS
 from storage.records import Enqueued, EventRecord, Fence, SessionId, TaskRecord, TurnId, UserId
 from storage.rows import maybe_task, plain_text, task_record
 from storage.topic import StoreTopic
@@ -74,7 +75,10 @@ class ChildTopic(StoreTopic):
             await tx.execute("release_next", task.session_id, now_us)
             return Enqueued(task=found)
 
-        return await self._db.transact(body)
+        answered = await self._db.transact(body)
+        if answered.task is not None and answered.owner_id is None:
+            self._db.notify(READY_TASKS)
+        return answered
 
     async def find_reply(self, turn_id: TurnId, call_id: str) -> bytes | None:
         row = await self._db.fetchrow("find_reply", turn_id, plain_text(call_id))

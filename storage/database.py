@@ -64,6 +64,16 @@ class Database(Runner, Protocol):
 
     def statements(self) -> Mapping[str, int]: ...
 
+    @property
+    def notifies(self) -> bool:
+        """Whether `notify` reaches other processes; if not, both do nothing."""
+
+    def notify(self, topic: str) -> None:
+        """Tell whoever listens, soon; a burst of these is few notifications."""
+
+    async def listen(self, topic: str, on_notified: Callable[[], None]) -> None:
+        """Call back at the start and at each notification, until the connection is lost: `StorageUnavailable`."""
+
 
 class StorageObserver(Protocol):
     """Told about every statement and every wait for a connection; called on the event loop, must not block."""

@@ -8,6 +8,7 @@ from storage.database import Database, StorageObserver
 from storage.errors import InvalidRequest
 from storage.merged_queue_writer import MergedQueueWriter
 from storage.merged_turn_writer import MergedTurnWriter
+from storage.outbox_writer import MergedOutboxClaimer, SteppedOutboxClaimer
 from storage.postgres import PostgresDatabase
 from storage.queue_writer import SteppedQueueWriter
 from storage.settings import StorageSettings
@@ -23,8 +24,9 @@ def create_store(settings: StorageSettings, observer: StorageObserver | None = N
     """A store that is not open yet; `InvalidRequest` (field "storage.url") for a URL of another kind."""
     database = create_database(settings, observer)
     if database.dialect == "postgres":
-        return SqlStore(database, MergedTurnWriter(database), MergedQueueWriter(database))
-    return SqlStore(database, SteppedTurnWriter(database), SteppedQueueWriter(database))
+        turns, queue = MergedTurnWriter(database), MergedQueueWriter(database)
+        return SqlStore(database, turns, queue, MergedOutboxClaimer(database))
+    return SqlStore(database, SteppedTurnWriter(database), SteppedQueueWriter(database), SteppedOutboxClaimer(database))
 
 
 def create_database(settings: StorageSettings, observer: StorageObserver | None = None) -> Database:

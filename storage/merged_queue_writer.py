@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from storage.database import Database
 from storage.merged_turn_writer import EVENT_COLUMNS, MESSAGE_COLUMNS
+from storage.outbox_writer import outbox_json
 from storage.queue_writer import Finish, FinishedTurn, claimed_task
-from storage.records import ClaimedTask, NewTask, OwnerId, SessionRecord, TurnId
+from storage.records import ClaimedTask, NewTask, OwnerId, SessionId, SessionRecord, TurnId
 from storage.rows import columns, event_rows, message_rows, plain_text
 from storage.turn_writer import completion_params
 
@@ -41,8 +42,10 @@ class MergedQueueWriter:
         added = await self._db.fetch("enqueue_new_tasks", *columns(rows, 13), now_us, data)
         return {row["turn_id"] for row in added}
 
-    async def claim(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
-        rows = await self._db.fetch("claim_tasks", owner_id, limit, seq_block, now_us)
+    async def claim(
+        self, owner_id: OwnerId, *, limit: int, suspects: int, seq_block: int, now_us: int
+    ) -> list[ClaimedTask]:
+        rows = await self._db.fetch("claim_tasks", owner_id, limit, seq_block, now_us, min(suspects, limit))
         claimed = []
         for row in rows:
             session = SessionRecord(
@@ -60,6 +63,10 @@ class MergedQueueWriter:
             )
             claimed.append(claimed_task(row, session, row["last_seq"], seq_block, row["was"]))
         return claimed
+
+    async def promote_due(self, *, limit: int, now_us: int) -> list[tuple[SessionId, OwnerId | None]]:
+        rows = await self._db.fetch("promote_due", now_us, limit)
+        return [(row["session_id"], row["owner_id"]) for row in rows]
 
     async def finish_and_leave(self, turns: Sequence[FinishedTurn]) -> list[Finish]:
         ends = [
@@ -80,6 +87,7 @@ class MergedQueueWriter:
             *columns(ends, 11),
             *columns(messages, MESSAGE_COLUMNS),
             *columns(events, EVENT_COLUMNS),
+            outbox_json([item for turn in turns for item in turn.end.outbox]),
         )
         found = {row["turn_id"]: Finish(True, row["done"], row["following"] > 0) for row in rows}
         return [found.get(turn.end.turn_id, Finish(fenced=False, done=False)) for turn in turns]

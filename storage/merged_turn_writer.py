@@ -11,6 +11,7 @@ from typing import Any
 
 from storage.database import Database
 from storage.errors import Conflict
+from storage.outbox_writer import outbox_json
 from storage.records import EventBatch, EventRecord, Fence, MessageRecord, SessionId, TaskRecord, TurnId
 from storage.rows import columns, event_rows, message_rows
 from storage.turn_writer import Completion, completion_params, newest_us, stale, task_params
@@ -45,7 +46,7 @@ class MergedTurnWriter:
         self, fence: Fence, end: Completion, messages: Sequence[MessageRecord], events: Sequence[EventRecord]
     ) -> bool:
         params = (end.turn_id, end.attempt, *completion_params(end))
-        return await self._write("finish_turn", fence, params, messages, events)
+        return await self._write("finish_turn", fence, params, messages, events, outbox_json(end.outbox))
 
     async def append_events(self, batches: Sequence[EventBatch]) -> set[SessionId]:
         rows = [row for batch in batches for row in event_rows(batch.events)]
@@ -61,11 +62,13 @@ class MergedTurnWriter:
         params: tuple[Any, ...],
         messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
+        *more: Any,
     ) -> bool:
         args = (fence.session_id, fence.epoch, *params)
         args += (
             *columns(message_rows(messages), MESSAGE_COLUMNS),
             *columns(event_rows(events), EVENT_COLUMNS),
+            *more,
         )
         try:
             row = await self._db.fetchrow(name, *args)

@@ -17,6 +17,7 @@ import asyncpg
 
 from storage.database import Args, Meter, MigrationRunner, Row, Runner, SilentObserver, StorageObserver, settle
 from storage.errors import Conflict, StorageError, StorageFull, StorageUnavailable, WunderError
+from storage.notifications import Notifier
 from storage.settings import StorageSettings
 from storage.statements import load
 
@@ -26,6 +27,18 @@ IDLE_IN_TRANSACTION_MS = 5_000
 CLIENT_GRACE_S = 0.2
 MIGRATION_TIMEOUT_S = 600.0
 RETRY_AFTER_S = 1.0
+LISTEN_CHECK_S = 15.0
+"""A connection that only listens is asked whether it still lives."""
+PLANNING = {
+    "jit": "off",
+    # Our statements are planned the same whatever their parameters, and planning costs more than most.
+    "plan_cache_mode": "force_generic_plan",
+    # Rows are found by their keys. Reading a whole table or index looks cheaper while it is empty, and the plan stays.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""How the server plans our statements: once for each connection, whatever the statistics say at that moment."""
 
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
@@ -91,6 +104,7 @@ class PostgresDatabase:
     """A `Database` on a Postgres server."""
 
     dialect: Literal["postgres"] = "postgres"
+    notifies = True
 
     def __init__(self, settings: StorageSettings, observer: StorageObserver | None = None) -> None:
         self._settings = settings
@@ -98,6 +112,7 @@ class PostgresDatabase:
         self._pool: Any = None
         self._reserved: Any = None
         self._reserved_lock = asyncio.Lock()
+        self._notifier = Notifier(lambda topic: self.fetchrow("notify", topic))
 
     def array(self, values: Sequence[Any]) -> list[Any]:
         return list(values)
@@ -116,6 +131,7 @@ class PostgresDatabase:
             raise translate(error) from error
 
     async def close(self) -> None:
+        await self._notifier.close()
         pool, self._pool = self._pool, None
         reserved, self._reserved = self._reserved, None
         if reserved is not None:
@@ -149,6 +165,22 @@ class PostgresDatabase:
                 connecting = asyncpg.connect(**self._connect_options())
                 self._reserved = await _translated(connecting)
             return await self._over(self._reserved).execute(name, *args)
+
+    def notify(self, topic: str) -> None:
+        self._notifier.notify(topic)
+
+    async def listen(self, topic: str, on_notified: Callable[[], None]) -> None:
+        lost = asyncio.Event()
+        raw = await _translated(asyncpg.connect(**self._connect_options()))
+        try:
+            raw.add_termination_listener(lambda _: lost.set())
+            await _translated(raw.add_listener(topic, lambda *_: on_notified()))
+            on_notified()  # what was notified of before is lost: whoever listens looks for it
+            while not await _within(lost, LISTEN_CHECK_S):
+                await self._over(raw).execute("ping")
+            raise StorageUnavailable("the connection that listens is lost")
+        finally:
+            raw.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
@@ -206,9 +238,7 @@ class PostgresDatabase:
                 "application_name": "wunder",
                 "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
                 "statement_timeout": str(max(1, int(settings.command_timeout_s * 1000))),
-                "jit": "off",
-                # Our statements are planned the same whatever their parameters, and planning costs more than most.
-                "plan_cache_mode": "force_generic_plan",
+                **PLANNING,
             },
         }
 
@@ -227,6 +257,13 @@ async def _transaction(connection: PostgresTransaction) -> AsyncIterator[None]:
             await connection.control("ROLLBACK")
         raise
     await connection.control("COMMIT")
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    return event.is_set()
 
 
 async def _translated(call: Awaitable[T]) -> T:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from storage.database import Database, Row, Runner
+from storage.outbox_writer import post_step
 from storage.records import (
     ClaimedTask,
     EventRecord,
@@ -23,6 +24,7 @@ from storage.records import (
     NewTask,
     OpenedSession,
     OwnerId,
+    SessionId,
     SessionRecord,
     TurnId,
 )
@@ -54,7 +56,10 @@ class QueueWriter(Protocol):
     async def enqueue_new(self, items: Sequence[NewTask], now_us: int) -> set[TurnId]:
         """Record tasks with new sessions; those that were new."""
 
-    async def claim(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]: ...
+    async def claim(
+        self, owner_id: OwnerId, *, limit: int, suspects: int, seq_block: int, now_us: int
+    ) -> list[ClaimedTask]: ...
+    async def promote_due(self, *, limit: int, now_us: int) -> list[tuple[SessionId, OwnerId | None]]: ...
     async def finish_and_leave(self, turns: Sequence[FinishedTurn]) -> list[Finish]: ...
 
 
@@ -77,19 +82,36 @@ class SteppedQueueWriter:
 
         return await self._db.transact(body)
 
-    async def claim(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
+    async def claim(
+        self, owner_id: OwnerId, *, limit: int, suspects: int, seq_block: int, now_us: int
+    ) -> list[ClaimedTask]:
         async def body(tx: Runner) -> list[ClaimedTask]:
             live = await tx.fetchrow("owner_is_live", owner_id)
             if live is None or not live["live"]:
                 return []
             claimed = []
-            for found in await tx.fetch("claimable_tasks", limit):
+            first = await tx.fetch("claimable_suspects", min(suspects, limit))
+            for found in [*first, *await tx.fetch("claimable_tasks", limit - len(first))]:
                 session = await tx.fetchrow("claim_session", found["session_id"], owner_id, seq_block, now_us)
+                if found["status"] == "running":
+                    await tx.execute("record_crash", found["turn_id"], now_us)
                 task = await tx.fetchrow("claim_task", found["turn_id"], now_us)
                 if session is not None and task is not None:
                     record, last_seq = session_record(session), session["last_seq"]
                     claimed.append(claimed_task(task, record, last_seq, seq_block, found["status"]))
             return claimed
+
+        return await self._db.transact(body)
+
+    async def promote_due(self, *, limit: int, now_us: int) -> list[tuple[SessionId, OwnerId | None]]:
+        async def body(tx: Runner) -> list[tuple[SessionId, OwnerId | None]]:
+            found = await tx.fetch("due_tasks", now_us, limit)
+            for row in found:
+                await tx.execute("come_due", row["turn_id"], now_us)
+            for row in found:
+                if row["owner_id"] is None:
+                    await tx.execute("release_next", row["session_id"], now_us)
+            return [(row["session_id"], row["owner_id"]) for row in found]
 
         return await self._db.transact(body)
 
@@ -107,6 +129,7 @@ class SteppedQueueWriter:
         if not await tx.execute("finish_task", *target, *completion_params(end)):
             return Finish(fenced=True, done=False)
         await write_rows(tx, fence.session_id, end.now_us, turn.messages, turn.events)
+        await post_step(tx, end.outbox)
         await tx.execute("close_session", fence.session_id, fence.epoch, turn.last_seq)
         following = await tx.execute("release_next", fence.session_id, end.now_us)
         return Finish(fenced=True, done=True, following=following > 0)

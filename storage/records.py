@@ -116,9 +116,10 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `attempt` counts starts; a completion is fenced by it. `crashes` counts the starts that ended with the owner,
     `failures` those that failed and are tried again, at most `max_attempts` in all. `run_at_us` is when it may start.
-    `parent_id` is the turn that started it as a child, `depth` levels down. A turn that waits has in `waits_for` for
-    what, in `waiting` (JSON) what people are told of it, and `run_at_us` is when it waits no longer. `request` is the
-    accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
+    `started_us` is the first start, `attempt_started_us` that of the last attempt. `suspect` says that a process died
+    while it ran this: it may be why. `parent_id` is the turn that started it as a child, `depth` levels down. A turn
+    that waits has in `waits_for` for what, in `waiting` (JSON) what people are told of it, and `run_at_us` is when it
+    waits no longer. `request` is the accepted command as JSON. `error` is JSON {"code", "message"}; `usage` is JSON.
     """
 
     turn_id: TurnId
@@ -143,6 +144,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     run_at_us: int | None = None
     failures: int = 0
     max_attempts: int = 1
+    attempt_started_us: int | None = None
+    suspect: bool = False
     parent_id: TurnId | None = None
     depth: int = 0
     waits_for: str | None = None
@@ -159,11 +162,11 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that did not complete its task: it failed and was retried, or its process died."""
+    """An attempt after which there was, or is, another: it failed, its process died, or its end was taken back."""
 
     turn_id: TurnId
     attempt: int
-    outcome: Literal["failed", "crashed"]
+    outcome: Literal["failed", "crashed", "dead"]
     error: bytes | None = None
     started_us: int | None = None
     finished_us: int

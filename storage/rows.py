@@ -63,6 +63,8 @@ def task_record(row: Row) -> TaskRecord:
         run_at_us=row["run_at_us"],
         failures=row["failures"],
         max_attempts=row["max_attempts"],
+        attempt_started_us=row["attempt_started_us"],
+        suspect=bool(row["suspect"]),
         parent_id=row["parent_id"],
         depth=row["depth"],
         waits_for=row["waits_for"],

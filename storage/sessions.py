@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from storage.database import Row, Runner
 from storage.errors import OwnedElsewhere, SessionNotFound, StaleEpoch
+from storage.notifications import READY_TASKS
 from storage.queue_writer import new_session_params
 from storage.records import (
     Fence,
@@ -65,6 +66,7 @@ class SessionTopic(StoreTopic):
 
     async def delete_session(self, session_id: SessionId) -> bool:
         async def delete(tx: Runner) -> bool:
+            await tx.execute("delete_session_peers", session_id)  # first, as messages that come in lock the chat first
             existed = await tx.execute("delete_session", session_id) > 0
             await tx.execute("delete_session_messages", session_id)
             await tx.execute("delete_session_events", session_id)
@@ -98,14 +100,16 @@ class SessionTopic(StoreTopic):
         )
 
     async def close_session(self, fence: Fence, *, last_seq: int, now_us: int) -> None:
-        async def close(tx: Runner) -> bool:
+        async def close(tx: Runner) -> int | None:
             if not await tx.execute("close_session", fence.session_id, fence.epoch, last_seq):
-                return False
-            await tx.execute("release_next", fence.session_id, now_us)
-            return True
+                return None
+            return await tx.execute("release_next", fence.session_id, now_us)
 
-        if not await self._db.transact(close):
+        released = await self._db.transact(close)
+        if released is None:
             raise stale(fence)
+        if released:
+            self._db.notify(READY_TASKS)
 
     async def disown_session(self, fence: Fence) -> bool:
         return await self._db.execute("disown_session", fence.session_id, fence.epoch) > 0

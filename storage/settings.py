@@ -21,7 +21,9 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     pool_wait_s: Seconds = 2.0
     slow_statement_ms: Annotated[float, Meta(gt=0)] = 200.0
     events_retention_s: Annotated[float, Meta(ge=60)] = 86_400.0
+    outbox_retention_s: Annotated[float, Meta(ge=60)] = 604_800.0
     idempotency_retention_s: Annotated[float, Meta(ge=60)] = 86_400.0
+    channel_messages_retention_s: Annotated[float, Meta(ge=604_800)] = 1_209_600.0
 
     @property
     def migrates_all(self) -> bool:

@@ -69,6 +69,7 @@ class SqliteDatabase:
     """A `Database` in one file, or in memory for tests."""
 
     dialect: Literal["sqlite"] = "sqlite"
+    notifies = False
 
     def __init__(self, path: str, settings: StorageSettings, observer: StorageObserver | None = None) -> None:
         self._path = path
@@ -145,6 +146,9 @@ class SqliteDatabase:
                 result: T = await write.done
         except TimeoutError as error:
             raise self._too_late(write) from error
+        except asyncio.CancelledError:
+            write.done.cancel()  # nobody waits for it: one that has not begun is left out
+            raise
         return result
 
     async def migrate(self, body: Callable[[MigrationRunner], Coroutine[Any, Any, T]]) -> T:
@@ -156,6 +160,12 @@ class SqliteDatabase:
 
     def statements(self) -> Mapping[str, int]:
         return dict(self._meter.counts)
+
+    def notify(self, topic: str) -> None:
+        """Nothing: a file tells nobody."""
+
+    async def listen(self, topic: str, on_notified: Callable[[], None]) -> None:
+        """Nothing: there is nothing to hear."""
 
     # -- writing -------------------------------------------------------------------------------------------------
 

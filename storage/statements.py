@@ -21,7 +21,7 @@ import msgspec
 
 Dialect = Literal["postgres", "sqlite"]
 
-SHARED = ("shared", "queue", "children", "schedules")
+SHARED = ("shared", "queue", "children", "schedules", "outbox", "channels")
 FOLDER = Path(__file__).parent / "queries"
 _HEADER = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{(\w+)(?::\$(\d+))?\}")

@@ -7,10 +7,13 @@ write is safe to repeat with the same arguments. Leases are kept in the database
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from storage.channel_records import ChannelStorage
 from storage.migrate import Migrated
+from storage.outbox_records import NewOutboxItem
+from storage.outbox_store import OutboxStorage
 from storage.queue_writer import FinishedTurn
 from storage.records import (
     Accepted,
@@ -87,12 +90,7 @@ class SessionStorage(Protocol):
         """Newest first; every user's with `user_id=None`. Never touches messages."""
 
     async def update_session(
-        self,
-        session_id: SessionId,
-        *,
-        title: str | None = None,
-        archived: bool | None = None,
-        now_us: int,
+        self, session_id: SessionId, *, title: str | None = None, archived: bool | None = None, now_us: int
     ) -> SessionRecord | None: ...
     async def delete_session(self, session_id: SessionId) -> bool:
         """Remove a session with its messages, events and tasks; its owner's later writes raise `StaleEpoch`."""
@@ -199,6 +197,7 @@ class TaskStorage(Protocol):
         messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
+        outbox: Sequence[NewOutboxItem] = (),
     ) -> bool:
         """Complete a turn that is queued or running at `attempt`; False if it is not, or if a cancel was
         requested and `status` is "succeeded". Repeating a completion that was recorded gives True again."""
@@ -226,10 +225,22 @@ class TaskQueueStorage(Protocol):
     async def queue_depth(self, user_ids: Sequence[UserId], *, most: int) -> QueueDepth:
         """How many tasks are queued, counted up to `most`."""
 
-    async def claim_tasks(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
+    async def queue_position(self, turn_id: TurnId, *, most: int) -> int | None:
+        """A task's place among those for the pools, from 1; None if it is not one, or is further behind than `most`."""
+
+    async def claim_tasks(
+        self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int, suspects: int = 1
+    ) -> list[ClaimedTask]:
         """Start at most `limit` ready tasks in their order: the caller owns their sessions. None without a live lease.
 
-        Of concurrent claimers exactly one gets a task, and none waits for another.
+        At most `suspects` of them are suspect, and those come first. Of concurrent claimers exactly one gets a task,
+        and none waits for another.
+        """
+
+    async def release_orphan(self, session_id: SessionId, *, now_us: int) -> bool:
+        """Leave the background task that is first in an orphaned session's line to the pools; False if there is none.
+
+        One that ran is suspect from now on if its owner has died; one whose owner has given it up is not.
         """
 
     async def sessions_of_owner(self, owner_id: OwnerId) -> list[Fence]:
@@ -344,7 +355,16 @@ class EventStorage(Protocol):
 
 
 class AsyncStorageBackend(
-    UserStorage, SessionStorage, TaskStorage, TaskQueueStorage, ChildStorage, ScheduleStorage, EventStorage, Protocol
+    UserStorage,
+    SessionStorage,
+    TaskStorage,
+    TaskQueueStorage,
+    ChildStorage,
+    ScheduleStorage,
+    EventStorage,
+    OutboxStorage,
+    ChannelStorage,
+    Protocol,
 ):
     """The whole store, and its life."""
 
@@ -359,5 +379,18 @@ class AsyncStorageBackend(
 
     def statements(self) -> Mapping[str, int]:
         """How often each named query has run in this process."""
+
+    @property
+    def notifies(self) -> bool:
+        """Whether one process's `notify` reaches another's `listen`; if not, both do nothing."""
+
+    def notify(self, topic: str) -> None:
+        """Tell whoever listens, soon, and not for sure; a burst of these is few notifications."""
+
+    async def listen(self, topic: str, on_notified: Callable[[], None]) -> None:
+        """Call back once at the start and then whenever somebody notifies, on a connection of its own.
+
+        Lasts until that connection is lost: `StorageUnavailable`. What is notified of meanwhile is lost, too.
+        """
 
     async def close(self) -> None: ...

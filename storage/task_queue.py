@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from storage.database import Runner
 from storage.errors import Conflict
+from storage.notifications import READY_TASKS
 from storage.queue_writer import FinishedTurn, enqueue_step, new_session_params
 from storage.records import (
     AttemptRecord,
@@ -36,7 +37,10 @@ class TaskQueueTopic(TaskTopic):
     async def enqueue_tasks(self, items: Sequence[NewTask], *, now_us: int) -> list[Enqueued]:
         new = [item for item in items if item.session is not None]
         added = await self._queue.enqueue_new(new, now_us) if new else set()
-        return list(await asyncio.gather(*(self._enqueued(item, added, now_us) for item in items)))
+        enqueued = list(await asyncio.gather(*(self._enqueued(item, added, now_us) for item in items)))
+        if any(one.task is not None and one.owner_id is None and not one.duplicate for one in enqueued):
+            self._db.notify(READY_TASKS)
+        return enqueued
 
     async def _enqueued(self, item: NewTask, added: set[TurnId], now_us: int) -> Enqueued:
         if item.task.turn_id in added:
@@ -70,14 +74,38 @@ class TaskQueueTopic(TaskTopic):
             by_user[user_id] = row["queued"] if row is not None else 0
         return QueueDepth(total=total["queued"] if total is not None else 0, by_user=by_user)
 
-    async def claim_tasks(self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int) -> list[ClaimedTask]:
-        return await self._queue.claim(owner_id, limit=limit, seq_block=seq_block, now_us=now_us)
+    async def queue_position(self, turn_id: TurnId, *, most: int) -> int | None:
+        row = await self._db.fetchrow("queue_position", turn_id, most)
+        return None if row is None or row["position"] > most else row["position"]
+
+    async def claim_tasks(
+        self, owner_id: OwnerId, *, limit: int, seq_block: int, now_us: int, suspects: int = 1
+    ) -> list[ClaimedTask]:
+        return await self._queue.claim(owner_id, limit=limit, suspects=suspects, seq_block=seq_block, now_us=now_us)
+
+    async def release_orphan(self, session_id: SessionId, *, now_us: int) -> bool:
+        async def body(tx: Runner) -> bool:
+            session = await tx.fetchrow("lock_session", session_id)
+            if session is None:
+                return False
+            live = await tx.fetchrow("owner_is_live", session["owner_id"])
+            if live is not None and live["live"]:
+                return False
+            died = session["owner_id"] is not None
+            return await tx.execute("release_orphan", session_id, now_us, died) > 0
+
+        released = await self._db.transact(body)
+        if released:
+            self._db.notify(READY_TASKS)
+        return released
 
     async def sessions_of_owner(self, owner_id: OwnerId) -> list[Fence]:
         return [Fence(row["session_id"], row["epoch"]) for row in await self._db.fetch("sessions_of_owner", owner_id)]
 
     async def finish_and_leave(self, turns: Sequence[FinishedTurn]) -> list[bool]:
         found = await self._queue.finish_and_leave(turns)
+        if any(finish.following for finish in found):
+            self._db.notify(READY_TASKS)
         return [finish.done or await self._is_finished(turn) for turn, finish in zip(turns, found, strict=True)]
 
     async def _is_finished(self, turn: FinishedTurn) -> bool:
@@ -101,7 +129,7 @@ class TaskQueueTopic(TaskTopic):
             target = (task.turn_id, fence.session_id, task.attempt)
             if not await tx.execute("retry_task", *target, run_at_us, error.decode()):
                 return False
-            ended = (task.turn_id, task.attempt, "failed", json_text(error), task.started_us, now_us)
+            ended = (task.turn_id, task.attempt, "failed", json_text(error), task.attempt_started_us, now_us)
             await tx.execute("record_attempt", *ended)
             await write_rows(tx, fence.session_id, now_us, messages, events)
             return True
@@ -123,22 +151,9 @@ class TaskQueueTopic(TaskTopic):
         return [attempt_record(row) for row in await self._db.fetch("list_attempts", turn_id)]
 
     async def promote_due(self, *, limit: int, now_us: int) -> list[tuple[SessionId, OwnerId | None]]:
-        found = await self._db.fetch("due_tasks", now_us, limit)
-        promoted: list[tuple[SessionId, OwnerId | None]] = []
-        for row in found:
-            session_id: SessionId = row["session_id"]
-
-            async def body(tx: Runner, turn_id: str = row["turn_id"], session_id: SessionId = session_id) -> bool:
-                session = await tx.fetchrow("lock_session", session_id)
-                if session is None or not await tx.execute("come_due", turn_id, now_us):
-                    return False
-                live = await tx.fetchrow("owner_is_live", session["owner_id"])
-                if live is None or not live["live"]:
-                    await tx.execute("release_next", session_id, now_us)
-                return True
-
-            if await self._db.transact(body):
-                promoted.append((session_id, row["owner_id"]))
+        promoted = await self._queue.promote_due(limit=limit, now_us=now_us)
+        if any(owner_id is None for _, owner_id in promoted):
+            self._db.notify(READY_TASKS)
         return promoted
 
     async def next_due(self) -> int | None:
@@ -174,6 +189,7 @@ class TaskQueueTopic(TaskTopic):
             session = await tx.fetchrow("lock_session", known.session_id)
             if session is None:
                 return Enqueued(task=None)
+            await tx.execute("record_end", turn_id)
             task = maybe_task(await tx.fetchrow("requeue_task", turn_id))
             live = await tx.fetchrow("owner_is_live", session["owner_id"])
             if live is not None and live["live"]:
@@ -181,7 +197,10 @@ class TaskQueueTopic(TaskTopic):
             await tx.execute("release_next", known.session_id, now_us)
             return Enqueued(task=task)
 
-        return await self._db.transact(body)
+        requeued = await self._db.transact(body)
+        if requeued.task is not None and requeued.owner_id is None:
+            self._db.notify(READY_TASKS)
+        return requeued
 
     async def queue_states(self) -> dict[str, tuple[int, int]]:
         rows = await self._db.fetch("queue_states")

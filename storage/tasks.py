@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from storage.database import Runner
 from storage.errors import Conflict
+from storage.outbox_records import NewOutboxItem
 from storage.records import (
     Accepted,
     EventRecord,
@@ -65,6 +66,7 @@ class TaskTopic(StoreTopic):
     async def resume_turn(self, fence: Fence, turn_id: TurnId, *, now_us: int) -> TaskRecord | None:
         async def resume(tx: Runner) -> TaskRecord | None:
             await check_fence(tx, fence)
+            await tx.execute("record_crash", turn_id, now_us)
             return maybe_task(await tx.fetchrow("resume_turn", turn_id, fence.session_id, now_us))
 
         return await self._db.transact(resume)
@@ -95,6 +97,7 @@ class TaskTopic(StoreTopic):
         messages: Sequence[MessageRecord],
         events: Sequence[EventRecord],
         now_us: int,
+        outbox: Sequence[NewOutboxItem] = (),
     ) -> bool:
         end = Completion(
             turn_id=turn_id,
@@ -105,6 +108,7 @@ class TaskTopic(StoreTopic):
             usage=usage,
             stop_reason=stop_reason,
             now_us=now_us,
+            outbox=tuple(outbox),
         )
         if await self._turns.finish(fence, end, messages, events):
             return True

@@ -16,6 +16,8 @@ import msgspec
 
 from storage.database import Database, Runner
 from storage.errors import StaleEpoch
+from storage.outbox_records import NewOutboxItem
+from storage.outbox_writer import post_step
 from storage.records import (
     EventBatch,
     EventRecord,
@@ -30,7 +32,7 @@ from storage.rows import event_rows, json_text, message_rows, plain_text
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """How a turn ended."""
+    """How a turn ended; `outbox` is what is to be sent because of it, recorded with it or not at all."""
 
     turn_id: TurnId
     attempt: int
@@ -40,6 +42,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     usage: bytes | None
     stop_reason: str | None
     now_us: int
+    outbox: tuple[NewOutboxItem, ...] = ()
 
 
 class TurnWriter(Protocol):
@@ -111,6 +114,7 @@ class SteppedTurnWriter:
             if not await tx.execute("finish_task", *target, *completion_params(end)):
                 return False
             await write_rows(tx, fence.session_id, end.now_us, messages, events)
+            await post_step(tx, end.outbox)
             return True
 
         return await self._db.transact(body)

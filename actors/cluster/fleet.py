@@ -9,10 +9,10 @@ from typing import Protocol
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.cluster.launcher import POOL_PREFIX, PREFIX, alive_nodes, named, ready, start
+from actors.cluster.launcher import OUTBOX_PREFIX, POOL_PREFIX, PREFIX, alive_nodes, named, ready, start
 from actors.cluster.reach import RayReach, find
 from actors.cluster.services import DIRECTORY, JANITOR
-from actors.cluster.shells import Directory, Gateway, Janitor, WorkerPool, fingerprint
+from actors.cluster.shells import Directory, Gateway, Janitor, Outbox, WorkerPool, fingerprint
 from actors.errors import ServiceUnavailable
 from actors.handles import Call, Reach
 from actors.messages import Describe, encode
@@ -54,10 +54,13 @@ class Fleet(Reach, Protocol):
 
 
 class RayFleet:
-    """`gateway_factory` is "module:function"; both settings are encoded for their processes."""
+    """`gateway_factory` is "module:function"; all settings are encoded for their processes."""
 
-    def __init__(self, actor_settings: bytes, gateway_settings: bytes, gateway_factory: str) -> None:
+    def __init__(
+        self, actor_settings: bytes, gateway_settings: bytes, gateway_factory: str, outbox_settings: bytes = b""
+    ) -> None:
         self._actor_settings = actor_settings
+        self._outbox_settings = outbox_settings
         self._gateway_settings = gateway_settings
         self._gateway_factory = gateway_factory
         self._reach = RayReach()
@@ -87,6 +90,9 @@ class RayFleet:
         elif name.startswith(POOL_PREFIX):
             factory = "actors.cluster.services:worker_pool"
             handle = await start(WorkerPool, name, node_id, factory, settings, restarts=0)
+        elif name.startswith(OUTBOX_PREFIX):
+            factory, settings = "actors.cluster.services:outbox", self._outbox_settings
+            handle = await start(Outbox, name, node_id, factory, settings, restarts=0)
         else:
             factory, settings = self._gateway_factory, self._gateway_settings
             handle = await start(Gateway, name, node_id, factory, settings, restarts=0)
@@ -131,7 +137,9 @@ class RayFleet:
             raise ServiceUnavailable(f"{name} does not end") from None
 
     def settings_of(self, name: str) -> str:
-        return fingerprint(self._gateway_settings if name.startswith(GATEWAY_PREFIX) else self._actor_settings)
+        by_prefix = {GATEWAY_PREFIX: self._gateway_settings, OUTBOX_PREFIX: self._outbox_settings}
+        found = (settings for prefix, settings in by_prefix.items() if name.startswith(prefix))
+        return fingerprint(next(found, self._actor_settings))
 
 
 def gateway_is_here() -> bool:
@@ -152,6 +160,11 @@ def session_actor_prefix(node_id: str) -> str:
 def pool_prefix(node_id: str) -> str:
     """How the names of a node's pools begin."""
     return f"{POOL_PREFIX}{node_id[:6]}-"
+
+
+def outbox_prefix(node_id: str) -> str:
+    """How the names of a node's outboxes begin."""
+    return f"{OUTBOX_PREFIX}{node_id[:6]}-"
 
 
 def _this_node() -> str:

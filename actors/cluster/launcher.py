@@ -20,6 +20,7 @@ from actors.placement import Node
 
 PREFIX = "session-actor-"
 POOL_PREFIX = "pool-"
+OUTBOX_PREFIX = "outbox-"
 _START_TIMEOUT_S = 60.0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from actors.channels.registry import channels_of
+from actors.channels.settings import OutboxProcessSettings
 from actors.clock import SystemClock
 from actors.cluster.launcher import RayLauncher
 from actors.cluster.reach import RayReach
@@ -13,6 +15,7 @@ from actors.handles import DirectoryHandle
 from actors.janitor import Janitor as JanitorService
 from actors.logs import configure_logs
 from actors.models.registry import Models
+from actors.outbox import Outbox, OutboxServices
 from actors.pool import WorkerPool
 from actors.session_host import SessionHost
 from actors.settings import ActorSettings
@@ -22,7 +25,7 @@ from storage.factory import create_store
 
 DIRECTORY = "directory"
 
-__all__ = ["DIRECTORY", "JANITOR", "directory", "janitor", "session_actor", "worker_pool"]
+__all__ = ["DIRECTORY", "JANITOR", "directory", "janitor", "outbox", "session_actor", "worker_pool"]
 
 
 def session_actor(name: str, node_id: str, data: bytes) -> SessionHost:
@@ -35,6 +38,20 @@ def worker_pool(name: str, node_id: str, data: bytes) -> WorkerPool:
     reach = RayReach()
     handle = DirectoryHandle(reach.actor(DIRECTORY))
     return WorkerPool(_services(data, handle, reach), handle, reach, actor=name, node_id=node_id)
+
+
+def outbox(name: str, node_id: str, data: bytes) -> Outbox:
+    settings = msgspec.msgpack.decode(data, type=OutboxProcessSettings)
+    configure_logs(settings.actors.observability)
+    clock = SystemClock()
+    store = create_store(settings.actors.storage)
+    services = OutboxServices(
+        settings=settings,
+        store=store,
+        clock=clock,
+        channels=channels_of(settings, store, clock),
+    )
+    return Outbox(services, DirectoryHandle(RayReach().actor(DIRECTORY)), actor=name, node_id=node_id)
 
 
 def directory(name: str, node_id: str, data: bytes) -> DirectoryService:

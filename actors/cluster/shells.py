@@ -113,6 +113,10 @@ class WorkerPool(_Shell):
     """Runs background tasks."""
 
 
+class Outbox(_Shell):
+    """Sends what is recorded to be sent."""
+
+
 MAX_CALLS = 100_000
 """Calls a shell takes at once: the services bound their own work, Ray must not queue before them."""
 

@@ -1,4 +1,4 @@
-"""Keeps the right processes alive: one directory, one janitor, a gateway and (with `pools`) a pool on every node.
+"""Keeps the right processes alive: one directory, one janitor, and on every node a gateway, a pool and an outbox.
 
 Each round starts what is missing and asks everybody for a `Describe`: that starts the service of a process that Ray
 has restarted (nobody may ever call it otherwise), and finds the ones that hang, which Ray never notices.
@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
+from actors.background import Background
 from actors.cluster.fleet import (
     GATEWAY_PREFIX,
     SESSION_ACTOR_PREFIX,
     Fleet,
     gateway_prefix,
+    outbox_prefix,
     pool_prefix,
     session_actor_prefix,
 )
-from actors.cluster.launcher import POOL_PREFIX
+from actors.cluster.launcher import OUTBOX_PREFIX, POOL_PREFIX
+from actors.cluster.per_node import Failures, PerNode, missing
 from actors.cluster.services import DIRECTORY, JANITOR
 from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import tell
@@ -35,9 +38,11 @@ MISSES = 3
 _START_TRIES = 3
 _LEAST_GRACE_S = 1.0
 _TELL_S = 5.0
+_OUTBOX_GRACE_S = 5.0
+"""What is not sent by then is sent by another outbox, or after the next start."""
 _OUTDATED = "other settings"
-_Failures = dict[str, tuple[float, WunderError]]
-"""By node: when its process did not start, and why."""
+_PREFIXES = (GATEWAY_PREFIX, POOL_PREFIX, SESSION_ACTOR_PREFIX, OUTBOX_PREFIX)
+"""Of all but the singletons, in the order in which they are drained."""
 
 
 class _Gateway(NamedTuple):
@@ -46,25 +51,29 @@ class _Gateway(NamedTuple):
 
 
 class Supervisor:
-    """`retry_s` passes before a node whose gateway, or pool, did not start is tried again."""
+    """`retry_s` passes before a node whose gateway, pool or outbox did not start is tried again."""
 
-    def __init__(self, fleet: Fleet, *, grace_s: float, retry_s: float = 5.0, pools: bool = True) -> None:
+    def __init__(
+        self, fleet: Fleet, *, grace_s: float, retry_s: float = 5.0, pools: bool = True, outboxes: bool = False
+    ) -> None:
         self._fleet = fleet
-        self._with_pools = pools
-        self._pools: dict[str, str] = {}
         self._grace_s = grace_s
         self._retry_s = retry_s
         self._gateways: dict[str, _Gateway] = {}
-        self._failed: _Failures = {}
-        self._failed_pools: _Failures = {}
+        self._failed: Failures = {}
         self._misses: Counter[str] = Counter()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._watches = Background()
         self._drained: set[str] = set()
         self._emptying: set[str] = set()
         self._incarnation = ""
         self._where: dict[str, str] = {}
         self._stopping = False
         self._reconcile = Loop("supervisor", self.reconcile_once, interval_s=2.0, jitter=0.0)
+        kinds = [("pool", pool_prefix)] * pools + [("outbox", outbox_prefix)] * outboxes
+        self._per_node = [
+            PerNode(fleet, kind, prefix, self._watches, self._node_process_gone, retry_s=retry_s)
+            for kind, prefix in kinds
+        ]
 
     async def start(self) -> list[str]:
         """Replace what an earlier supervisor left and cannot serve, start what is missing; the gateways' addresses."""
@@ -95,14 +104,14 @@ class Supervisor:
         for name in SINGLETONS:
             if name not in running:
                 failures.append(await self._start_singleton(name, (nodes or found)[0].node_id))
-        probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values()), *self._pools.values()]
+        probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values())]
+        probed += [name for kind in self._per_node for name in kind.processes.values()]
         node_ids = [node.node_id for node in nodes]
-        without = _missing(node_ids, self._gateways, self._failed, self._retry_s)
-        poolless = _missing(node_ids, self._pools, self._failed_pools, self._retry_s) if self._with_pools else []
+        without = missing(node_ids, self._gateways, self._failed, self._retry_s)
         failures += await asyncio.gather(
             *(self._probe(name) for name in probed),
             *(self._ensure_gateway(node_id, running) for node_id in without),
-            *(self._ensure_pool(node_id, running) for node_id in poolless),
+            *(kind.ensure(node_id, running) for kind in self._per_node for node_id in kind.missing(node_ids)),
             return_exceptions=True,
         )
         await self._empty_drained(any(node.node_id not in self._drained for node in found))
@@ -138,7 +147,7 @@ class Supervisor:
         self._failed.pop(node_id, None)
         self._gateways[node_id] = _Gateway(name, str(described.info["address"]))
         log.info("gateway_adopted" if left else "started", actor=name)
-        self._start_watch(self._watch(node_id, name), name)
+        self._watches.start(self._watch(node_id, name), f"watch-{name}")
 
     async def _watch(self, node_id: str, name: str) -> None:
         await self._fleet.gone(name)
@@ -149,36 +158,9 @@ class Supervisor:
             self._misses.pop(name, None)
             self._reconcile.wake()
 
-    def _start_watch(self, watch: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(watch, name=f"watch-{name}")
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
-
-    # -- pools ---------------------------------------------------------------------------------------------------
-
-    async def _ensure_pool(self, node_id: str, running: list[str]) -> None:
-        """Adopt the node's pool that another supervisor has left, or start one; everything else goes on if it fails."""
-        prefix = pool_prefix(node_id)
-        left = next((name for name in running if name.startswith(prefix)), None)
-        name = left or f"{prefix}{secrets.token_hex(4)}"
-        try:
-            await self._fleet.start(name, node_id)
-        except WunderError as error:
-            log.warning("pool_failed", node=node_id, message=error.message)
-            self._failed_pools[node_id] = (asyncio.get_running_loop().time(), error)
-            return
-        self._failed_pools.pop(node_id, None)
-        self._pools[node_id] = name
-        log.info("pool_adopted" if left else "started", actor=name)
-        self._start_watch(self._watch_pool(node_id, name), name)
-
-    async def _watch_pool(self, node_id: str, name: str) -> None:
-        await self._fleet.gone(name)
-        if not self._stopping and self._pools.get(node_id) == name:
-            log.warning("pool_gone", pool=name)
-            del self._pools[node_id]
-            self._misses.pop(name, None)
-            self._reconcile.wake()
+    def _node_process_gone(self, name: str) -> None:
+        self._misses.pop(name, None)
+        self._reconcile.wake()
 
     # -- who is fit ----------------------------------------------------------------------------------------------
 
@@ -210,8 +192,7 @@ class Supervisor:
 
         What serves well, but with other settings or another version, is drained and replaced node by node.
         """
-        prefixes = (SESSION_ACTOR_PREFIX, GATEWAY_PREFIX, POOL_PREFIX)
-        names = [n for n in await self._fleet.names() if n in SINGLETONS or n.startswith(prefixes)]
+        names = [n for n in await self._fleet.names() if n in SINGLETONS or n.startswith(_PREFIXES)]
         unfit = [
             (name, reason)
             for name, reason in zip(names, await asyncio.gather(*map(self._unfit, names)), strict=True)
@@ -226,18 +207,22 @@ class Supervisor:
         return bool(unfit)
 
     async def _roll(self, outdated: set[str]) -> None:
-        """The singletons first, then one node after the other, so that the others' gateways take its readers."""
+        """The singletons first, then one node after the other, so that the others take its readers and its work."""
         nodes = await self._fleet.nodes()
         for name in SINGLETONS:
             if name not in await self._fleet.names():
                 await self._start_singleton(name, nodes[0].node_id)
         for node in nodes:
             node_id = node.node_id
-            old = [[name for name in outdated if name.startswith(prefix)] for prefix in _prefixes(node_id)]
-            if any(old):
-                await self._drain_and_end(*old)
-                if old[0]:
-                    await self._ensure_gateway(node_id, [])
+            old = {name for name in outdated if name.startswith(_prefixes(node_id))}
+            if not old:
+                continue
+            await self._drain_and_end(_prefixes(node_id), old)
+            if any(name.startswith(gateway_prefix(node_id)) for name in old):
+                await self._ensure_gateway(node_id, [])
+            for kind in self._per_node:
+                if kind.has(node_id, old):
+                    await kind.ensure(node_id, [])
 
     async def _unfit(self, name: str) -> str:
         """Why a process that we find must not be adopted; empty if it may."""
@@ -271,14 +256,15 @@ class Supervisor:
             has_singleton = others and node_id in self._where.values()
             if has_singleton or any(name.startswith(_prefixes(node_id)) for name in running):
                 self._emptying.add(node_id)
-                self._start_watch(self._empty(node_id, others), f"drain-{node_id}")
+                self._watches.start(self._empty(node_id, others), f"drain-{node_id}")
 
     async def _empty(self, node_id: str, others: bool) -> None:
         """Hand a drained node's sessions over and end its processes."""
         try:
             self._gateways.pop(node_id, None)
-            self._pools.pop(node_id, None)
-            await self._drain_and_end(*[await self._fleet.names(prefix) for prefix in _prefixes(node_id)])
+            for kind in self._per_node:
+                kind.processes.pop(node_id, None)
+            await self._drain_and_end(_prefixes(node_id))
             for name in [name for name, where in self._where.items() if where == node_id and others]:
                 log.info("moved", actor=name)
                 del self._where[name]
@@ -294,14 +280,12 @@ class Supervisor:
         """Stop looking after the processes; they go on without us."""
         self._stopping = True
         await self._reconcile.stop()
-        for task in list(self._watches):
-            task.cancel()
+        await self._watches.stop()
 
     async def stop(self) -> None:
-        """Drain: gateways send their clients away, sessions finish what runs, then everything ends."""
+        """Drain: gateways send their clients away, sessions finish what runs, outboxes what is under way."""
         await self.leave()
-        prefixes = (GATEWAY_PREFIX, POOL_PREFIX, SESSION_ACTOR_PREFIX)
-        await self._drain_and_end(*[await self._fleet.names(prefix) for prefix in prefixes])
+        await self._drain_and_end(_PREFIXES)
         for name in (JANITOR, DIRECTORY):
             await self._fleet.stop(name)
         # The directory replaces session actors for as long as it lives: what it still started has no session.
@@ -311,16 +295,27 @@ class Supervisor:
             except WunderError as error:
                 log.warning("not_ended", actor=name, message=error.message)
 
-    async def _drain_and_end(self, gateways: list[str], pools: list[str], actors: list[str]) -> None:
+    async def _drain_and_end(self, prefixes: tuple[str, str, str, str], only: Collection[str] | None = None) -> None:
+        """Those whose names begin so, in the order of `_PREFIXES`; of them `only` these, if given."""
+        gateway, pool, actor, outbox = prefixes
+        gateways = await self._named(gateway, only)
         await self._drain(gateways, grace_s=self._grace_s, timeout_s=5.0)
         # Pools first, within the same grace: what session actors run meanwhile ends in that time too.
         started_s = asyncio.get_running_loop().time()
+        pools = await self._named(pool, only)
         await self._drain(pools, grace_s=self._grace_s, timeout_s=self._grace_s + 5.0)
         spent_s = asyncio.get_running_loop().time() - started_s
         left_s = max(min(_LEAST_GRACE_S, self._grace_s), self._grace_s - spent_s)
+        actors = await self._named(actor, only)
         await self._drain(actors, grace_s=left_s, timeout_s=left_s + 5.0)
-        for name in [*pools, *actors, *gateways]:
+        # After everybody who may record something to be sent.
+        outboxes = await self._named(outbox, only)
+        await self._drain(outboxes, grace_s=min(_OUTBOX_GRACE_S, self._grace_s), timeout_s=_OUTBOX_GRACE_S + 5.0)
+        for name in [*pools, *actors, *outboxes, *gateways]:
             await self._fleet.stop(name)
+
+    async def _named(self, prefix: str, only: Collection[str] | None) -> list[str]:
+        return [name for name in await self._fleet.names(prefix) if only is None or name in only]
 
     async def _drain(self, names: list[str], *, grace_s: float, timeout_s: float) -> None:
         command = Drain(grace_s=grace_s)
@@ -330,13 +325,6 @@ class Supervisor:
                 log.warning("drain_failed", actor=name, message=result.message)
 
 
-def _prefixes(node_id: str) -> tuple[str, str, str]:
-    """How the names of a node's gateways, pools and session actors begin."""
-    return gateway_prefix(node_id), pool_prefix(node_id), session_actor_prefix(node_id)
-
-
-def _missing(node_ids: Iterable[str], have: Mapping[str, object], failed: _Failures, retry_s: float) -> list[str]:
-    """Nodes that lack a process, but for those whose last try is too recent for another."""
-    now_s = asyncio.get_running_loop().time()
-    waiting = {node_id for node_id, (failed_s, _) in failed.items() if now_s - failed_s < retry_s}
-    return [node_id for node_id in node_ids if node_id not in have and node_id not in waiting]
+def _prefixes(node_id: str) -> tuple[str, str, str, str]:
+    """How the names of a node's processes begin, in the order of `_PREFIXES`."""
+    return gateway_prefix(node_id), pool_prefix(node_id), session_actor_prefix(node_id), outbox_prefix(node_id)

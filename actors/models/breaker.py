@@ -24,6 +24,15 @@ class Breaker:
     def is_open(self) -> bool:
         return self._open_until is not None
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether the one probe is under way."""
+        return self._probing
+
+    def open_for_s(self, now_s: float) -> float:
+        """How long nothing may go from now; asking changes nothing."""
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - now_s)
+
     def wait_s(self, now_s: float) -> float:
         """0 when a request may go now (it is then the probe, if the breaker is half open), else seconds to wait."""
         if self._open_until is None:

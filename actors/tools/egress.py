@@ -16,10 +16,10 @@ import msgspec
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from actors.tools.egress_connector import AddressBlocked, GuardedConnector
-from actors.tools.egress_policy import EgressFailed, EgressPolicy, EgressRefused, check_authority
+from actors.tools.egress_connector import MAX_CONNECTIONS, AddressBlocked, GuardedConnector
+from actors.tools.egress_policy import EgressFailed, EgressPolicy, EgressRefused, EgressUnreachable, check_authority
 
-__all__ = ["EgressFailed", "EgressPolicy", "EgressRefused", "GuardedClient", "OutboundResponse"]
+__all__ = ["EgressFailed", "EgressPolicy", "EgressRefused", "EgressUnreachable", "GuardedClient", "OutboundResponse"]
 
 MAX_REDIRECTS = 3
 _SLACK_BYTES = 65_536
@@ -59,9 +59,11 @@ class GuardedClient:
         timeout_s: float,
         max_bytes: int,
         max_redirects: int = MAX_REDIRECTS,
+        max_connections: int = MAX_CONNECTIONS,
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._policy = policy
+        self._max_connections = max_connections
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._max_redirects = max_redirects
@@ -122,7 +124,7 @@ class GuardedClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=GuardedConnector(self._policy, self._resolver),
+                connector=GuardedConnector(self._policy, self._resolver, limit=self._max_connections),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "wunder", "Accept-Encoding": "identity"},
@@ -186,11 +188,11 @@ def _translated(error: Exception) -> EgressRefused | EgressFailed:
             return EgressRefused("The host's address may not be reached from here.")
         cause = getattr(cause, "os_error", None) or cause.__cause__
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return EgressFailed("The host's name has no address.")
+        return EgressUnreachable("The host's name has no address.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return EgressFailed("The host's certificate is not valid.")
+        return EgressUnreachable("The host's certificate is not valid.")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return EgressFailed("The host cannot be reached.")
+        return EgressUnreachable("The host cannot be reached.")
     if isinstance(error, aiohttp.InvalidURL):
         return EgressRefused("That is not a URL that may be fetched.")
     return EgressFailed("The host did not answer with proper HTTP, or the connection broke.")

@@ -49,14 +49,16 @@ class GuardedResolver(AbstractResolver):
 class GuardedConnector(aiohttp.TCPConnector):
     """Every connection is new: what was checked is what is used."""
 
-    def __init__(self, policy: EgressPolicy, resolver: AbstractResolver | None = None) -> None:
+    def __init__(
+        self, policy: EgressPolicy, resolver: AbstractResolver | None = None, *, limit: int = MAX_CONNECTIONS
+    ) -> None:
         self._policy = policy
         self._guarded = GuardedResolver(policy, resolver or LookupResolver())
         super().__init__(
             resolver=self._guarded,
             use_dns_cache=False,
             force_close=True,
-            limit=MAX_CONNECTIONS,
+            limit=limit,
             socket_factory=self._make_socket,
         )
 

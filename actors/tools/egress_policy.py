@@ -33,6 +33,10 @@ class EgressFailed(ToolError):
     retryable = True
 
 
+class EgressUnreachable(EgressFailed):
+    """There was no connection: nothing was sent."""
+
+
 class _Entry(msgspec.Struct, frozen=True):
     """One line of the allow-list; `port` None means the default ports."""
 

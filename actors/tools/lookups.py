@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from actors.tools.egress_policy import EgressFailed
+from actors.tools.egress_policy import EgressFailed, EgressUnreachable
 
 THREADS = 4
 MAX_WAITING = 28
@@ -39,7 +39,7 @@ class LookupResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         if not self._room.acquire(blocking=False):
-            raise EgressFailed("Too many names are being looked up at the moment.")
+            raise EgressUnreachable("Too many names are being looked up at the moment.")
         try:
             work = self._threads.submit(
                 self._lookup, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
@@ -61,6 +61,36 @@ class LookupResolver(AbstractResolver):
     async def close(self) -> None:
         """Look-ups that wait are dropped; one that runs ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class SharedLookups(AbstractResolver):
+    """Who asks for a name that is being looked up gets that answer: a name that hangs uses up one thread, not many."""
+
+    def __init__(self, inner: AbstractResolver) -> None:
+        self._inner = inner
+        self._running: dict[tuple[str, int, int], asyncio.Task[list[ResolveResult]]] = {}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        key = (host, port, int(family))
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._inner.resolve(host, port, family), name=f"lookup-{host[:100]}")
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        for task in list(self._running.values()):
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._inner.close()
+
+    def _ended(self, key: tuple[str, int, int], done: asyncio.Task[list[ResolveResult]]) -> None:
+        self._running.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked may have left
 
 
 def _stopping() -> EgressFailed:

@@ -75,7 +75,7 @@ def find_node(summary: dict[str, Any], wanted: str) -> dict[str, Any]:
 
 
 def processes_on(summary: dict[str, Any], node_id: str) -> list[str]:
-    """The names of the gateways, pools and session actors that are still there."""
+    """The names of the gateways, pools, session actors and outboxes that are still there."""
     directory = summary.get("directory") or {}
-    things = [*(directory.get("gateways") or []), *(directory.get("actors") or [])]
+    things = [thing for kind in ("gateways", "actors", "outboxes") for thing in directory.get(kind) or []]
     return [str(thing.get("name")) for thing in things if thing.get("node_id") == node_id]

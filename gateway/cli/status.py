@@ -81,6 +81,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     )
     shown.append(f"tasks: {_depth(summary.get('tasks') or {})}")
     shown.append(f"schedules: {_schedules(summary.get('janitor'))}")
+    shown += [f"deliveries, {name}: {_deliveries(states)}" for name, states in (summary.get("outbox") or {}).items()]
+    shown += [_outbox(name, detail) for name, detail in (summary.get("outboxes") or {}).items()]
     for node in directory.get("nodes") or []:
         shown.append(_node(node))
         shown += [f"  gateway  {g.get('name')}  {g.get('address')}" for g in _on(node, directory.get("gateways") or [])]
@@ -129,6 +131,18 @@ def _schedules(janitor: dict[str, Any] | None) -> str:
         f"{janitor.get(f'schedules_{word}', 0):.0f} {word}" for word in ("active", "fired", "missed", "refused")
     )
     return f"{numbers}, the last {janitor.get('schedules_lag_seconds', 0):.1f} s late"
+
+
+def _deliveries(states: dict[str, Any]) -> str:
+    """How many of a channel wait, are under way and are dead."""
+    return _depth({state: {**found, "tasks": found["deliveries"]} for state, found in states.items()})
+
+
+def _outbox(name: str, detail: dict[str, Any]) -> str:
+    alone = ", ".join(f"{b['channel']} {b['account']}" for b in detail.get("breakers") or [])
+    done = ", ".join(f"{detail.get(f'outbox_{word}', 0):.0f} {word}" for word in ("sent", "refused", "lost", "dead"))
+    under_way = f"{detail.get('outbox_in_flight', 0):.0f} under way"
+    return f"outbox   {name}  {under_way}  {done}" + (f"  left alone: {alone}" if alone else "")
 
 
 def _depth(tasks: dict[str, Any]) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
+from scripts.benchmarks.outbox_scenario import outbox
 from scripts.benchmarks.results import FOLDER, Result, started
 from scripts.benchmarks.scenarios import SCENARIOS as MESSAGES
 from scripts.benchmarks.scenarios import Options, say
 from scripts.benchmarks.task_scenario import PARTS, tasks
 
-SCENARIOS = {**MESSAGES, "tasks": tasks}
+SCENARIOS = {**MESSAGES, "tasks": tasks, "outbox": outbox}
 _STREAMS = {"stream": "1,50,200,300", "cancel": "1,200", "actors": "100"}
 
 
@@ -96,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         "--set", type=_setting, action="append", default=[], metavar="SECTION.KEY=VALUE", help="a setting of the server"
     )
     parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)} (tasks)")
-    parser.add_argument("--tasks", type=_bounded(1_000_000), default=10_000, help="tasks to drain (tasks)")
+    parser.add_argument(
+        "--tasks", type=_bounded(1_000_000), default=10_000, help="tasks to drain, deliveries to send (tasks, outbox)"
+    )
     parser.add_argument("--long-tasks", type=_bounded(1_000_000), default=60_000, help="tasks of a long drain (tasks)")
     parser.add_argument(
         "--profile", action="store_true", help="one more run with py-spy attached (stream, turn, tasks)"

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_ACTORS = {"Gateway": "gateway", "SessionActor": "session actors", "WorkerPool": "pools"}
+_ACTORS = {"Gateway": "gateway", "SessionActor": "session actors", "WorkerPool": "pools", "Outbox": "outboxes"}
 _ACTORS |= {"Directory": "directory", "Janitor": "janitor"}
 _PROC = Path("/proc")
 

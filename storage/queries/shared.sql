@@ -13,7 +13,7 @@ session_id, user_id, title, agent_id, archived, created_us, updated_us, owner_id
 -- The columns of a TaskRecord.
 turn_id, session_id, user_id, status, attempt, crashes, cancel_requested, request, idempotency_key, answer, error,
     usage, stop_reason, last_round, created_us, started_us, finished_us, origin, priority, run_at_us, failures,
-    max_attempts, parent_id, depth, waits_for, waiting
+    max_attempts, parent_id, depth, waits_for, waiting, attempt_started_us, suspect
 
 -- name: ping
 -- One trivial statement.
@@ -108,7 +108,7 @@ FROM sessions WHERE session_id = $1
 -- A page of everybody's sessions, newest first.
 SELECT {session}
 FROM sessions WHERE CAST($1 AS TEXT) IS NULL OR agent_id = $1
-ORDER BY created_us DESC, session_id DESC LIMIT $2 OFFSET $3
+ORDER BY created_us DESC, session_id || '' DESC LIMIT $2 OFFSET $3
 
 -- name: count_sessions
 -- How many sessions there are.
@@ -118,7 +118,7 @@ SELECT count(*) AS total FROM sessions WHERE CAST($1 AS TEXT) IS NULL OR agent_i
 -- A page of one user's sessions, newest first.
 SELECT {session}
 FROM sessions WHERE user_id = $4 AND (CAST($1 AS TEXT) IS NULL OR agent_id = $1)
-ORDER BY created_us DESC, session_id DESC LIMIT $2 OFFSET $3
+ORDER BY created_us DESC, session_id || '' DESC LIMIT $2 OFFSET $3
 
 -- name: count_user_sessions
 -- How many sessions a user has.
@@ -207,7 +207,8 @@ WHERE o.lease_until_us > {now_us} ORDER BY s.session_id
 -- name: orphaned_sessions
 -- Sessions with work to do and no live owner, the longest waiting first.
 SELECT t.session_id FROM tasks t JOIN sessions s ON s.session_id = t.session_id
-WHERE t.status IN ('queued', 'running') AND (CAST($2 AS BOOLEAN) OR NOT t.ready)
+WHERE t.status IN ('queued', 'running') AND (CAST($2 AS BOOLEAN) OR (NOT t.ready AND NOT EXISTS (
+        SELECT 1 FROM tasks r WHERE r.session_id = t.session_id AND r.status IN ('queued', 'running') AND r.ready)))
     AND (t.run_at_us IS NULL OR t.run_at_us <= $3)
     AND NOT EXISTS (SELECT 1 FROM owners o WHERE o.owner_id = s.owner_id AND o.lease_until_us > {now_us})
 GROUP BY t.session_id ORDER BY min(t.created_us), t.session_id LIMIT $1
@@ -261,19 +262,21 @@ SELECT coalesce(max(seq), 0) AS seq FROM events WHERE session_id = $1
 -- name: insert_task
 -- Records a turn unless its id or its idempotency key is known, or another turn of the session runs.
 INSERT INTO tasks (turn_id, session_id, user_id, status, attempt, request, idempotency_key, created_us,
-    started_us, crashes, cancel_requested, last_round)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, FALSE, 0)
+    started_us, attempt_started_us, crashes, cancel_requested, last_round)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 0, FALSE, 0)
 ON CONFLICT DO NOTHING
 
 -- name: start_turn
 -- queued -> running, unless its cancel was requested.
-UPDATE tasks SET status = 'running', attempt = attempt + 1, waits_for = NULL, started_us = $3
+UPDATE tasks SET status = 'running', attempt = attempt + 1, waits_for = NULL, started_us = coalesce(started_us, $3),
+    attempt_started_us = $3
 WHERE turn_id = $1 AND session_id = $2 AND status = 'queued' AND NOT cancel_requested
 RETURNING {task}
 
 -- name: resume_turn
 -- A new attempt of a running turn whose last one ended with its owner.
-UPDATE tasks SET attempt = attempt + 1, crashes = crashes + 1, started_us = coalesce(started_us, $3)
+UPDATE tasks SET attempt = attempt + 1, crashes = crashes + 1, started_us = coalesce(started_us, $3),
+    attempt_started_us = $3
 WHERE turn_id = $1 AND session_id = $2 AND status = 'running'
 RETURNING {task}
 

@@ -19,6 +19,18 @@ min
 -- The size of an event's data.
 length(CAST(data AS BLOB))
 
+-- fragment: results
+-- What became of attempts, as one JSON list.
+(SELECT json_extract(value, '$.delivery_id') AS delivery_id, json_extract(value, '$.attempt') AS attempt,
+    json_extract(value, '$.state') AS state, json_extract(value, '$.due_us') AS due_us,
+    json_extract(value, '$.counted') AS counted, json_extract(value, '$.outcome') AS outcome,
+    json_extract(value, '$.status') AS status, json_extract(value, '$.code') AS code,
+    json_extract(value, '$.detail') AS detail, json_extract(value, '$.finished_us') AS finished_us FROM json_each($1))
+
+-- fragment: texts
+-- Texts, as one JSON list.
+(SELECT value FROM json_each($1))
+
 -- name: delete_events
 -- Retention: removes old events of some kinds, a bounded number of rows at a time.
 -- why: SQLite takes the list of kinds as JSON, and rows are found by rowid.

@@ -14,7 +14,18 @@ import gateway.errors  # noqa: F401 - the same
 from actors.errors import WunderError
 from actors.events import EXPIRING_KINDS, VOLATILE_KINDS
 from gateway.openapi import BODIES, SUMMARIES
-from gateway.protocol import PAYLOADS, Attachment, Busy, ClientFrame, CloseCode, ConfigOverrides, EventKind, FrameType
+from gateway.protocol import (
+    PAYLOADS,
+    Attachment,
+    Busy,
+    ClientFrame,
+    CloseCode,
+    ConfigOverrides,
+    EventKind,
+    FrameType,
+    ReplyBody,
+    WebhookBody,
+)
 from gateway.settings import Settings
 from tests.protocol import document
 
@@ -89,7 +100,9 @@ def test_every_frame_of_the_server() -> None:
 
 
 def test_every_body_and_its_fields() -> None:
-    types: dict[str, type[msgspec.Struct]] = {t.__name__: t for t in [*BODIES.values(), Attachment, ConfigOverrides]}
+    types: dict[str, type[msgspec.Struct]] = {
+        t.__name__: t for t in [*BODIES.values(), Attachment, ConfigOverrides, WebhookBody, ReplyBody]
+    }
     written = {document.codes(row[0])[0]: document.fields(row[1]) for row in document.table("body")}
     assert written == {name: shape(type_) for name, type_ in types.items()}
 

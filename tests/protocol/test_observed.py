@@ -199,7 +199,8 @@ async def test_a_task_that_is_tried_again_and_dies(cluster: LocalCluster, http: 
     body = {"question": "fail unavailable after 3", "user_id": "u", "max_attempts": 2}
     async with http.post("/wunder/tasks", json=body) as response:
         accepted = (await response.json())["data"]
-        assert (response.status, accepted.keys()) == (202, {"task_id", "session_id", "status", "position"})
+        told = {"task_id", "session_id", "status", "position", "estimated_wait_s"}
+        assert (response.status, accepted.keys()) == (202, told)
     path = f"/wunder/chat/sessions/{accepted['session_id']}/resume"
     async with http.get(path) as response:
         stream = [part.split("\n") for part in (await response.text()).split("\n\n") if part.startswith("id: ")]
@@ -214,6 +215,7 @@ async def test_a_task_that_is_tried_again_and_dies(cluster: LocalCluster, http: 
     async with http.get(f"/wunder/tasks/{accepted['task_id']}") as response:
         task = (await response.json())["data"]
     attempts = task.pop("attempts")
+    assert (task.pop("position"), task.pop("estimated_wait_s")) == (None, None), "it is not queued"
     assert task.pop("children") == []
     assert task.keys() == shown("A task is")
     assert [attempt.keys() for attempt in attempts] == [shown("`attempts` is")] * 2

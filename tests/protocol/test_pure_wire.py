@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from actors import messages, replies
 from actors.errors import InvalidRequest, WunderError
 from actors.events import encode_json, envelope, from_record
+from actors.histogram import Histogram
 from actors.messages import Command, decode_command, encode
 from actors.replies import Event, Reply, decode_reply, to_failed
 from gateway.protocol import ClientFrame, EventFrames, cursor, frame, sse_event
@@ -181,6 +182,7 @@ def instances(type_: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
         "config_overrides": data,
         "info": data,
         "gauges": st.dictionaries(text, st.floats(allow_nan=False), max_size=3),
+        "histograms": st.dictionaries(text, st.builds(Histogram, st.tuples(st.integers(0, 2**40)), st.floats(0, 1e9))),
         "held": st.lists(st.tuples(ids, ids), max_size=3).map(tuple),
         "waiting": st.lists(st.tuples(ids, ids), max_size=3).map(tuple)
         if type_ is messages.RegisterActor

@@ -104,7 +104,10 @@ async def test_a_queued_task_is_cancelled_and_never_starts(tasks: Any) -> None:
     status, receipt = await call(world, "DELETE", f"/{task['task_id']}")
     assert (status, receipt["cancelled"]) == (200, True)
     await world.cluster.start_pool()
-    assert (await ended(world, task, "cancelled"))["attempt"] == 0
+    done = await ended(world, task, "cancelled")
+    assert (done["attempt"], done["attempts"]) == (0, [])
+    hosts = world.cluster.hosts.values()
+    assert sum(host.describe().gauges["turns_cancelled"] for host in hosts) == 1, "it never started, and it is counted"
 
 
 async def test_tasks_of_one_session_run_in_their_order(tasks: Any) -> None:
@@ -157,11 +160,15 @@ async def test_a_pool_that_dies_loses_nothing(tasks: Any) -> None:
     take = await world.models.take("a")
     take.say("never ", "kept")
     await world.cluster.crash(next(iter(world.cluster.pools)))
+    await world.cluster.start_pool()
     again = await world.models.take("a")
     again.say("kept")
     again.finish()
     done = await ended(world, task)
     assert (done["answer"], done["crashes"], done["attempt"]) == ("kept", 1, 2)
+    crashed, last = done["attempts"]
+    assert (crashed["outcome"], crashed["error"], last["outcome"]) == ("crashed", None, "succeeded")
+    assert done["started_at"] == crashed["started_at"] <= crashed["finished_at"] == last["started_at"]
 
 
 async def test_a_failed_attempt_is_tried_again_and_its_words_taken_back(tasks: Any) -> None:
@@ -193,7 +200,42 @@ async def test_a_task_that_always_fails_is_dead_and_can_be_tried_again(tasks: An
     take = await world.models.take("a")
     take.say("alive")
     take.finish()
-    assert (await ended(world, task))["answer"] == "alive"
+    done = await ended(world, task)
+    assert done["answer"] == "alive"
+    assert [a["outcome"] for a in done["attempts"]] == ["failed", "dead", "succeeded"]
+
+
+async def test_a_waiting_task_is_told_its_place_and_how_long_it_may_take(tasks: Any) -> None:
+    world = await tasks(agent_queue={"max_workers": 1})
+    first = await submit(world, "gate a")
+    assert first["estimated_wait_s"] is None, "nobody knows how fast the pools are"
+    take = await world.models.take("a")
+    assert (await inspect(world, first))["position"] is None, "it runs"
+    waiting = [await submit(world, f"echo {n}") for n in range(8)]
+    found = await inspect(world, waiting[3])
+    assert (waiting[3]["position"], found["position"], found["estimated_wait_s"]) == (4, 4, None)
+    take.finish()
+    for task in waiting:
+        await ended(world, task)
+    blocker = await submit(world, "gate b")
+    await world.models.take("b")
+    known: list[dict[str, Any]] = []
+
+    async def is_known() -> bool:
+        known.append(await submit(world, "echo more"))
+        return known[-1]["estimated_wait_s"] is not None
+
+    await eventually(is_known, "the pool has told how fast it was")
+    known.append(await submit(world, "echo last"))
+    assert known[-1]["estimated_wait_s"] >= known[-2]["estimated_wait_s"] >= 0
+    found = await inspect(world, known[-1])
+    assert found["position"] == known[-1]["position"] == len(known)
+    assert found["estimated_wait_s"] is not None
+    later = await submit(world, "echo later", run_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    same = await submit(world, "echo same", session_id=blocker["session_id"])
+    assert (later["estimated_wait_s"], same["estimated_wait_s"]) == (None, None)
+    reading = await world.client.page(known[-1]["session_id"], 0)
+    assert reading.events[0]["data"]["data"]["estimated_wait_s"] == known[-1]["estimated_wait_s"]
 
 
 async def test_a_task_with_a_time_waits_for_it(tasks: Any) -> None:

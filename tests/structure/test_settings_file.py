@@ -22,7 +22,11 @@ def test_it_equals_the_defaults() -> None:
     assert loaded == Settings()
 
 
-@pytest.mark.parametrize("key", [key for key in schema.all_keys() if not key.startswith("llm.agents.*.")])
+EXAMPLES = ("llm.agents.*.", "channels.accounts.*.", "channels.bindings.*.")
+"""Entries that nobody has by default: their settings stand in a comment."""
+
+
+@pytest.mark.parametrize("key", [key for key in schema.all_keys() if not key.startswith(EXAMPLES)])
 def test_every_setting_is_in_it(key: str) -> None:
     node: Any = yaml.safe_load(FILE.read_text())
     for part in key.split("."):
@@ -32,11 +36,12 @@ def test_every_setting_is_in_it(key: str) -> None:
         node = node[name]
 
 
-def test_the_settings_of_agents_are_in_its_example() -> None:
-    text = FILE.read_text()
-    agents = [key.rsplit(".", 1)[-1] for key in schema.all_keys() if key.startswith("llm.agents.*.")]
-    assert agents
-    assert all(f"{name}: " in text.split("agents:", 1)[1] for name in agents)
+@pytest.mark.parametrize("prefix", EXAMPLES)
+def test_the_settings_of_such_entries_are_in_an_example(prefix: str) -> None:
+    text = FILE.read_text().split(f"{prefix.split('.')[1]}:", 1)[1]
+    settings = [key.rsplit(".", 1)[-1] for key in schema.all_keys() if key.startswith(prefix)]
+    assert settings
+    assert all(f"{name}: " in text for name in settings)
 
 
 def test_every_section_is_in_the_types_of_the_tree() -> None:

@@ -11,10 +11,10 @@ import msgspec
 from actors.cancellation import CancellationToken
 from actors.errors import ServiceUnavailable
 from actors.handles import Call
-from actors.messages import AnyCommand, Command, ReturnPermits, decode_command, encode
+from actors.messages import AnyCommand, Command, ReturnPermits, Wake, WakePools, decode_command, encode
 from actors.models.base import Delta, ModelPart, ModelRequest, ToolSpec
 from actors.placement import Node
-from actors.replies import Done, Reply, Returned
+from actors.replies import Done, Draining, Reply, Returned
 from actors.tools.base import ToolContext, ToolResult
 
 Round = tuple[ModelPart | Exception | asyncio.Event, ...]
@@ -132,7 +132,9 @@ class FakeReach:
             command = decode_command(data)
             self.told.append((name, command))
             answer = self.answers.get(name)
-            usual = Returned(session_ids=()) if isinstance(command, ReturnPermits) else Done()
+            usual: Reply = Returned(session_ids=()) if isinstance(command, ReturnPermits) else Done()
+            if isinstance(command, Wake | WakePools):
+                usual = Draining()
             reply = usual if answer is None else answer(command)
             return encode(await reply if isinstance(reply, Awaitable) else reply)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 from storage.errors import StorageUnavailable
@@ -40,4 +41,4 @@ class FlakyStore:
                 raise self.failures[method].pop(0)
             return await real(*args, **kwargs)
 
-        return real if method == "statements" else call
+        return call if inspect.iscoroutinefunction(real) else real

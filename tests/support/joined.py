@@ -17,7 +17,7 @@ from tests.support.postgres import free_port
 from tests.support.ray_head import RayHead
 from tests.support.served import API_KEY
 
-KINDS = ("Directory", "Janitor", "Gateway", "WorkerPool", "SessionActor")
+KINDS = ("Directory", "Janitor", "Gateway", "WorkerPool", "Outbox", "SessionActor")
 READY = "  chat  "
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from actors.channels.registry import channels_of
 from actors.clock import SystemClock
 from actors.directory import JANITOR, Directory
 from actors.errors import ServiceUnavailable
@@ -18,6 +19,7 @@ from actors.handles import Call, DirectoryHandle
 from actors.janitor import Janitor
 from actors.messages import AnyCommand, decode_command
 from actors.models.registry import Models
+from actors.outbox import Outbox, OutboxServices
 from actors.placement import Node
 from actors.pool import WorkerPool
 from actors.session_host import SessionHost
@@ -133,6 +135,7 @@ class LocalCluster:
         self.reach = LocalReach()
         self.hosts: dict[str, SessionHost] = {}
         self.pools: dict[str, WorkerPool] = {}
+        self.outboxes: dict[str, Outbox] = {}
         self.gateways: dict[str, GatewayService] = {}
         self._numbers = itertools.count(1)
         self.stores: dict[str, AsyncStorageBackend] = {}
@@ -199,6 +202,18 @@ class LocalCluster:
         await pool.start()
         return pool
 
+    async def start_outbox(self) -> Outbox:
+        name = f"outbox-{next(self._numbers)}"
+        settings = self.settings.for_outbox()
+        clock, store = SystemClock(), self._new_store(name)
+        channels = channels_of(settings, store, clock)
+        services = OutboxServices(settings=settings, store=store, clock=clock, channels=channels)
+        outbox = Outbox(services, DirectoryHandle(self.reach.actor(DIRECTORY)), actor=name, node_id="node")
+        self.reach.add(name, outbox.handle)
+        self.outboxes[name] = outbox
+        await outbox.start()
+        return outbox
+
     async def start_host(self) -> str:
         name = f"host-{next(self._numbers)}"
         services = self._services(name)
@@ -230,7 +245,7 @@ class LocalCluster:
             await self.janitor.stop()
         if self.directory is not None:
             await self.directory.stop()
-        for name, host in [*self.pools.items(), *self.hosts.items()]:
+        for name, host in [*self.pools.items(), *self.hosts.items(), *self.outboxes.items()]:
             await host.stop()
             self.reach.kill(name)
         await asyncio.sleep(0)

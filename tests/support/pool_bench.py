@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from actors.cancellation import CancellationToken
@@ -81,6 +81,10 @@ class PoolBench:
         self.clock = self.directory.clock
         self.store = FlakyStore(KeptStore(store))  # type: ignore[arg-type]
         self.model = HeldModel()
+        self.replace_pool()
+
+    def replace_pool(self) -> None:
+        """A new pool that has not been started."""
         handle = DirectoryHandle(self.directory.directory.handle)
         settings, clock = self.settings, self.directory.clock
         children = create_children(settings, self.store, clock, handle, self.directory.reach)  # type: ignore[arg-type]
@@ -116,10 +120,11 @@ class PoolBench:
     async def enqueue(self, *questions: str, session: str | None = None, **fields: Any) -> list[Enqueued]:
         """Tasks whose ids are their questions, each with a session of its own unless that is given."""
         return await self.real.enqueue_tasks(
-            [self._new(question, session, fields) for question in questions], now_us=self.clock.now_us()
+            [self.new(question, session, **fields) for question in questions], now_us=self.clock.now_us()
         )
 
-    def _new(self, question: str, session: str | None, fields: dict[str, Any]) -> NewTask:
+    def new(self, question: str, session: str | None = None, **fields: Any) -> NewTask:
+        """A task whose id is its question."""
         session_id, user_id = SessionId(session or f"s-{question}"), UserId("ada")
         now_us = self.clock.now_us()
         command = Submit(
@@ -147,3 +152,7 @@ class PoolBench:
 
 def _fields(task: TaskRecord) -> dict[str, Any]:
     return {name: getattr(task, name) for name in task.__struct_fields__}
+
+
+Make = Callable[..., Coroutine[Any, Any, PoolBench]]
+"""Builds a bench with these settings of the queue, and starts it."""

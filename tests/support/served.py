@@ -20,7 +20,7 @@ API_KEY = "served-api-key"
 START_TIMEOUT_S = 120.0
 _ADDRESS = re.compile(r"^  address    (\S+)$", re.MULTILINE)
 
-Kind = Literal["SessionActor", "WorkerPool", "Gateway", "Directory", "Janitor"]
+Kind = Literal["SessionActor", "WorkerPool", "Outbox", "Gateway", "Directory", "Janitor"]
 
 
 class Served:
@@ -96,6 +96,15 @@ class Served:
         for process in killed:
             process.send_signal(signal.SIGKILL)
         return [process.pid for process in killed]
+
+    def kill_caller(self, port: int, from_port: int) -> list[int]:
+        """SIGKILL to the process of the service that has this connection to a port; its id."""
+        for process in self.family()[1:]:
+            connections = process.net_connections("tcp4") if process.is_running() else []
+            if any(c.raddr and (c.laddr.port, c.raddr.port) == (from_port, port) for c in connections):
+                process.send_signal(signal.SIGKILL)
+                return [process.pid]
+        return []
 
     def stop(self) -> int:
         """SIGTERM, as an operator would; the exit code."""

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
 
 class World:
-    """`/hold/NAME` is answered once NAME is released; every path is written down when it arrives."""
+    """`/hold/NAME` is answered once NAME is released; every path is written down when it arrives.
+
+    `on_arrival[path]` is told the port that the request came from, before it is answered.
+    """
 
     def __init__(self) -> None:
         self._ledger: list[str] = []
         self._changed = threading.Condition()
         self._released: set[str] = set()
+        self.on_arrival: dict[str, Callable[[int], object]] = {}
         world = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 world.arrived(self.path)
+                world.on_arrival.get(self.path, int)(self.client_address[1])
                 body = f"effect of {self.path}".encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(BrokenPipeError):  # whoever asked may be dead
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
                 return

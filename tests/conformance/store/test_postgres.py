@@ -271,7 +271,7 @@ async def test_nobody_listens_there(postgres_server: PostgresServer) -> None:
     [
         ("read_events", "events_pkey"),
         ("load_messages", "messages_pkey"),
-        ("list_user_sessions", "sessions_by_user"),
+        ("list_user_sessions", "sessions_of_user"),
         ("active_tasks", "tasks_active"),
         ("running_tasks", "tasks_one_running"),
         ("find_idempotent", "tasks_idempotent"),

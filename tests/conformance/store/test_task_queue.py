@@ -241,6 +241,12 @@ async def test_tasks_for_the_pools_are_no_orphans(store: AsyncStorageBackend) ->
     assert await store.orphaned_sessions(limit=9, now_us=30, ready=False) == ["s-t1"]
 
 
+async def test_what_waits_behind_a_task_for_the_pools_is_no_orphan(store: AsyncStorageBackend) -> None:
+    await store.enqueue_tasks([new("t1", session="s")], now_us=20)
+    await store.enqueue_tasks([new("t2", session="s", create=False, created_us=11)], now_us=21)
+    assert await store.orphaned_sessions(limit=9, now_us=30, ready=False) == []
+
+
 async def test_a_dead_task_is_queued_again(store: AsyncStorageBackend) -> None:
     await store.enqueue_tasks([new("t1")], now_us=20)
     assert (await store.requeue_task(TurnId("t1"), now_us=21)).task is None
@@ -278,6 +284,22 @@ async def test_depths_and_ages(store: AsyncStorageBackend) -> None:
     states = await store.queue_states()
     assert states["queued"][0] == 3
     assert states["running"] == (1, 100)
+
+
+async def test_the_place_of_a_task_is_the_one_in_which_it_is_claimed(store: AsyncStorageBackend) -> None:
+    await store.enqueue_tasks([new(f"a{n}", "ada") for n in range(5)], now_us=20)
+    await store.enqueue_tasks([new("b0", "bob"), new("c0", "cleo", priority=5)], now_us=21)
+    await store.enqueue_tasks([new("behind", session="s-a0", create=False, created_us=11)], now_us=22)
+    await store.enqueue_tasks([new("later", run_at_us=500)], now_us=23)
+    names = ["c0", "b0", *(f"a{n}" for n in range(5))]
+    places = {name: await store.queue_position(TurnId(name), most=10) for name in names}
+    assert await store.queue_position(TurnId("a4"), most=6) is None, "too far behind"
+    for name in ("behind", "later", "none"):
+        assert await store.queue_position(TurnId(name), most=10) is None, f"{name} is not for the pools"
+    await pool(store)
+    order = turns([(await claim(store, 1))[0] for _ in names])
+    assert places == {name: place for place, name in enumerate(order, start=1)}
+    assert await store.queue_position(TurnId("a4"), most=10) is None, "it runs"
 
 
 @pytest.mark.parametrize("ends", ["succeeded", "failed", "cancelled", "dead"])

@@ -28,7 +28,7 @@ async def test_a_turn_is_accepted_running_with_its_message(store: AsyncStorageBa
     accepted = await store.accept_turn(fence, task, messages=[make.message(0)], events=[make.event(1)])
     assert accepted.duplicate is None
     stored = await get(store)
-    assert stored == msgspec.structs.replace(task, attempt=1, started_us=10)
+    assert stored == msgspec.structs.replace(task, attempt=1, started_us=10, attempt_started_us=10)
     assert await store.find_idempotent(make.USER, "k") == stored
     assert await store.active_task(make.SESSION) == stored
     assert await store.load_messages(make.SESSION, limit=9) == [make.message(0)]

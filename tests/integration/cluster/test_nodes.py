@@ -82,6 +82,8 @@ async def test_a_node_is_taken_out_while_a_turn_runs(head: RayHead, joined: Join
     left = await cluster.summary(gateways[head_id])
     assert not [actor for actor in left["actors"] if actor["node_id"] == host["node_id"]]
     assert not [gateway for gateway in left["gateways"] if gateway["node_id"] == host["node_id"]]
+    assert host["node_id"] not in {outbox["node_id"] for outbox in left["outboxes"]}
+    assert len(left["outboxes"]) == 2
 
     undone = await asyncio.to_thread(drain, gateways[head_id], host["node_id"], "--undo")
     assert undone.returncode == 0, undone.stderr

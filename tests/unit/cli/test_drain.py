@@ -20,11 +20,15 @@ NODES = [
 ]
 GATEWAY = {"name": "gateway-x", "node_id": "bb33"}
 ACTOR = {"name": "session-actor-x", "node_id": "bb33"}
+OUTBOX = {"name": "outbox-x", "node_id": "bb33"}
 OTHER = {"name": "session-actor-y", "node_id": "aa11"}
 
 
-def summary(*actors: dict[str, Any], gateways: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
-    return {"ok": True, "data": {"directory": {"nodes": NODES, "actors": list(actors), "gateways": list(gateways)}}}
+def summary(
+    *actors: dict[str, Any], gateways: tuple[dict[str, Any], ...] = (), outboxes: tuple[dict[str, Any], ...] = ()
+) -> dict[str, Any]:
+    there = {"nodes": NODES, "actors": list(actors), "gateways": list(gateways), "outboxes": list(outboxes)}
+    return {"ok": True, "data": {"directory": there}}
 
 
 async def drain(server: FakeServer, home: Path, *arguments: str, environ: dict[str, str] = ADMIN) -> int:
@@ -48,13 +52,13 @@ def answers(server: FakeServer, *summaries: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["bb33", "b", "10.0.0.3"])
 async def test_it_waits_until_the_node_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     async with fake_server() as server:
-        full = summary(ACTOR, OTHER, gateways=(GATEWAY,))
-        answers(server, full, full, summary(ACTOR, OTHER), summary(OTHER))
+        full = summary(ACTOR, OTHER, gateways=(GATEWAY,), outboxes=(OUTBOX,))
+        answers(server, full, full, summary(ACTOR, OTHER), summary(OTHER, outboxes=(OUTBOX,)), summary(OTHER))
         assert await drain(server, tmp_path, name) == 0
         assert ("/wunder/admin/nodes/bb33/drain", {"undo": False}) in server.requests
     shown = capsys.readouterr().out.splitlines()
     assert shown == [
-        "node bb33: 2 processes left (gateway-x, session-actor-x)",
+        "node bb33: 3 processes left (gateway-x, session-actor-x, outbox-x)",
         "node bb33: 1 processes left (session-actor-x)",
         "node bb33 is empty",
     ]

@@ -41,6 +41,13 @@ SUMMARY: dict[str, Any] = {
         "queued": {"tasks": 4, "oldest_age_s": 61.234},
         "running": {"tasks": 0, "oldest_age_s": 0.0},
     },
+    "outbox": {"webhook": {"pending": {"deliveries": 2, "oldest_age_s": 3.0}, "dead": {"deliveries": 0}}},
+    "outboxes": {
+        "outbox-a": {
+            **{"outbox_in_flight": 1.0, "outbox_sent": 7.0, "outbox_refused": 3.0, "outbox_dead": 1.0},
+            "breakers": [{"channel": "webhook", "account": "https://a.example", "for_s": 2.0}],
+        }
+    },
     "actors": {
         "session-actor-a": {"turns_running": 2.0, "turns_queued": 4.0},
         "session-actor-b": {"turns_running": 0.0, "turns_queued": 0.0},
@@ -80,6 +87,8 @@ async def test_everything_for_administrators(tmp_path: Path, capsys: pytest.Capt
         "permits: 2 held, 1 waiting",
         "tasks: 4 queued (oldest 61.2 s), 0 running",
         "schedules: 3 active, 12 fired, 2 missed, 1 refused, the last 0.2 s late",
+        "deliveries, webhook: 2 pending (oldest 3.0 s), 0 dead",
+        "outbox   outbox-a  1 under way  7 sent, 3 refused, 0 lost, 1 dead  left alone: webhook https://a.example",
         "node n1  10.0.0.1  2 CPUs",
         "  gateway  gateway-n1  127.0.0.1:18000",
         "  actor    session-actor-a  5 sessions  2 running, 4 queued",

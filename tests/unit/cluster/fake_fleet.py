@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.cluster.fleet import GATEWAY_PREFIX, gateway_prefix, pool_prefix
+from actors.cluster.fleet import GATEWAY_PREFIX, gateway_prefix, outbox_prefix, pool_prefix
 from actors.cluster.launcher import POOL_PREFIX
 from actors.errors import ServiceUnavailable
 from actors.handles import Call
@@ -57,6 +57,9 @@ class FakeFleet:
 
     def pools(self, node_id: str) -> list[str]:
         return [name for name in self._info if name.startswith(pool_prefix(node_id))]
+
+    def outboxes(self, node_id: str) -> list[str]:
+        return [name for name in self._info if name.startswith(outbox_prefix(node_id))]
 
     def actor(self, name: str) -> Call:
         async def call(data: bytes) -> bytes:

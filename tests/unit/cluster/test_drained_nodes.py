@@ -23,7 +23,7 @@ def fleet() -> FakeFleet:
 
 @pytest.fixture
 async def supervisor(fleet: FakeFleet) -> AsyncIterator[Supervisor]:
-    supervisor = Supervisor(fleet, grace_s=1.0, retry_s=0.0)
+    supervisor = Supervisor(fleet, grace_s=1.0, retry_s=0.0, outboxes=True)
     await supervisor.reconcile_once()
     for name in (ACTOR, OTHER):
         fleet.add(name)
@@ -34,20 +34,23 @@ async def supervisor(fleet: FakeFleet) -> AsyncIterator[Supervisor]:
 async def drained(fleet: FakeFleet, supervisor: Supervisor, node_id: str) -> None:
     fleet.drained.add(node_id)
     await supervisor.reconcile_once()
-    await eventually(lambda: not fleet.gateways(node_id) and not fleet.pools(node_id), "the node is empty")
+    await eventually(lambda: not processes(fleet, node_id), "the node is empty")
+
+
+def processes(fleet: FakeFleet, node_id: str) -> list[str]:
+    return [*fleet.gateways(node_id), *fleet.pools(node_id), *fleet.outboxes(node_id)]
 
 
 async def test_its_processes_are_drained_and_ended_in_order_and_no_others(
     fleet: FakeFleet, supervisor: Supervisor
 ) -> None:
-    gateway, pool = fleet.gateways(A)[0], fleet.pools(A)[0]
+    gateway, pool, outbox = processes(fleet, A)
     fleet.on = B
     await drained(fleet, supervisor, A)
-    await eventually(lambda: fleet.stopped == [pool, ACTOR, gateway], "these and in this order")
-    assert fleet.told == [gateway, pool, ACTOR]
+    await eventually(lambda: fleet.stopped == [pool, ACTOR, outbox, gateway], "these and in this order")
+    assert fleet.told == [gateway, pool, ACTOR, outbox]
     assert all(isinstance(command, Drain) for command in fleet.commands)
-    assert fleet.gateways(B)
-    assert fleet.pools(B)
+    assert len(processes(fleet, B)) == 3
     assert OTHER in await fleet.names()
 
 
@@ -61,8 +64,7 @@ async def test_nothing_is_started_there_until_it_is_taken_back(fleet: FakeFleet,
     fleet.drained.clear()
     for _ in range(2):
         await supervisor.reconcile_once()
-    assert fleet.gateways(A)
-    assert fleet.pools(A)
+    assert len(processes(fleet, A)) == 3
 
 
 async def test_the_singletons_move_off_it(fleet: FakeFleet, supervisor: Supervisor) -> None:
@@ -107,9 +109,9 @@ async def test_a_new_supervisor_learns_it(fleet: FakeFleet, supervisor: Supervis
     fleet.on = B
     await drained(fleet, supervisor, A)
     await supervisor.leave()
-    other = Supervisor(fleet, grace_s=1.0, retry_s=0.0)
+    other = Supervisor(fleet, grace_s=1.0, retry_s=0.0, outboxes=True)
     await other.reconcile_once()
-    await eventually(lambda: not fleet.gateways(A) and not fleet.pools(A), "it ends what it had started there")
+    await eventually(lambda: not processes(fleet, A), "it ends what it had started there")
     await other.stop()
 
 

@@ -10,13 +10,16 @@ from actors import janitor as module
 from actors.errors import OwnedElsewhere, ServiceUnavailable, WunderError
 from actors.handles import DirectoryHandle, ask, tell
 from actors.janitor import Janitor
-from actors.messages import AnyCommand, Describe, Grant, Locate, OpenSession, Sweep
-from actors.replies import Description, Location, Reply
+from actors.messages import AnyCommand, Describe, Grant, Locate, OpenSession, Sweep, WakePools
+from actors.replies import Description, Draining, Location, Reply
 from actors.settings import ActorSettings
 from actors.wiring import create_children, create_scheduler
+from storage.outbox_records import OutboxFilter
+from storage.records import Fence, OwnerId
 from storage.settings import StorageSettings
 from storage.store import AsyncStorageBackend
-from tests.conformance.store import make
+from tests.conformance.store import make, outbox_make
+from tests.conformance.store.test_task_queue import claim, new, pool
 from tests.support.directory_bench import KeptStore
 from tests.support.doubles import FakeReach
 from tests.support.facts import eventually
@@ -41,6 +44,8 @@ class Bench:
         self.janitor = Janitor(settings, self.store, self.clock, handle, self.reach, children, scheduler)  # type: ignore[arg-type]
 
     def _locate(self, command: AnyCommand) -> Reply:
+        if isinstance(command, WakePools):
+            return Draining()
         assert isinstance(command, Locate)
         assert command.orphaned
         return Location(actor="actor")
@@ -73,6 +78,39 @@ async def test_sessions_with_work_and_no_owner_are_opened(bench: Bench, store: A
     await bench.janitor.sweep_once()
     assert sorted(bench.opened) == ["ran", "waits"]
     assert (await bench.gauges())["sessions_reopened"] == 2
+
+
+async def test_a_background_task_without_an_owner_is_for_the_pools(bench: Bench, store: AsyncStorageBackend) -> None:
+    await orphan(store, "message", "running")
+    await store.enqueue_tasks([new("t1", session="dead"), new("t2", session="given-up"), new("t3")], now_us=1)
+    owner = await pool(store)
+    claimed = {c.task.turn_id: c for c in await claim(store) if c.task.turn_id != "t3"}
+    given_up = claimed[make.TurnId("t2")]
+    await store.disown_session(Fence(given_up.task.session_id, given_up.opened.session.epoch))
+    await store.expire_owner(owner)
+    await store.enqueue_tasks([new("t4", session="s-t3", create=False)], now_us=2)
+    await bench.janitor.sweep_once()
+    assert bench.opened == ["message"]
+    assert (await bench.gauges())["tasks_released"] == 3
+    assert bench.reach.heard("directory", WakePools)
+    again = await store.claim_tasks(await pool(store, OwnerId("other")), limit=9, seq_block=64, now_us=3, suspects=9)
+    assert [(c.task.turn_id, c.task.crashes, c.task.suspect) for c in again] == [
+        ("t1", 1, True), ("t3", 1, True), ("t2", 1, False),
+    ]  # fmt: skip
+
+
+async def test_a_task_that_cannot_be_released_is_left_to_the_next_sweep(
+    bench: Bench, store: AsyncStorageBackend
+) -> None:
+    await store.enqueue_tasks([new("t1")], now_us=1)
+    owner = await pool(store)
+    await claim(store)
+    await store.expire_owner(owner)
+    bench.store.fail("release_orphan")
+    await bench.janitor.sweep_once()
+    assert not bench.opened
+    await bench.janitor.sweep_once()
+    assert (await bench.gauges())["tasks_released"] == 1
 
 
 @pytest.mark.parametrize("error", [OwnedElsewhere("somebody was faster"), ServiceUnavailable("busy")])
@@ -129,7 +167,16 @@ async def test_retention_removes_in_batches_what_expires_and_nothing_else(
     await store.put_token(make.token("expired", expires_us=OLD_US))
     await make.accept(store, fence, make.task("t1", idempotency_key="key"))
     await make.finish(store, fence, now_us=OLD_US)
+    await store.post_outbox([outbox_make.item(f"d{n}", peer=str(n)) for n in range(4)])
+    await outbox_make.sender(store)
+    claimed = await outbox_make.claim(store, 3)
+    ends = [("sent", OLD_US), ("sent", fresh_us), ("dead", OLD_US)]
+    await store.record_outbox(
+        [outbox_make.result(c, state, finished_us=us) for c, (state, us) in zip(claimed, ends, strict=True)]
+    )
     await bench.janitor.retain_once()
+    states = [item.state for item in await store.list_outbox(OutboxFilter(), before=None, limit=9)]
+    assert sorted(states) == ["dead", "pending", "sent"]
     left = await store.read_events(make.SESSION, after=0, limit=100, max_bytes=1 << 20)
     assert [e.seq for e in left] == [6, 7]
     assert bench.store.calls["delete_events"] == 3

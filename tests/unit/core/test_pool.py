@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from actors.errors import ServiceUnavailable
-from actors.messages import Drain, OpenSession, PickUp, RegisterActor, Wake
+from actors.handles import ask
+from actors.histogram import TASK_SECONDS
+from actors.messages import Describe, Drain, OpenSession, PickUp, RegisterActor, Wake
 from actors.models.upstream_errors import UpstreamOverloaded
+from actors.replies import Description, Draining
 from storage.errors import Conflict, StorageUnavailable
 from storage.records import SessionId
-from storage.store import AsyncStorageBackend
 from tests.support.facts import eventually
-from tests.support.pool_bench import PoolBench
-
-Make = Callable[..., Coroutine[Any, Any, PoolBench]]
+from tests.support.pool_bench import Make, PoolBench
 
 
 @pytest.fixture
-async def bench(store: AsyncStorageBackend) -> AsyncIterator[Make]:
-    made: list[PoolBench] = []
-
-    async def build(**queue: Any) -> PoolBench:
-        made.append(PoolBench(store, **queue))
-        await made[-1].start()
-        return made[-1]
-
-    yield build
-    for found in made:
-        await found.stop()
+def bench(pool_bench: Make) -> Make:
+    return pool_bench
 
 
 def limits(found: PoolBench) -> list[int]:
@@ -116,9 +106,12 @@ async def test_what_it_did_is_counted(bench: Make) -> None:
     found.model.let()
     await found.ended("t")
     await eventually(lambda: found.pool.counts.finished == 1, "the slot is free")
-    gauges = await found.gauges()
-    assert gauges["pool_wait_seconds"] == pytest.approx(3.0)
-    assert gauges["pool_run_seconds"] == pytest.approx(2.0)
+    description = await ask(found.pool.handle, Describe(), Description)
+    gauges, histograms = description.gauges, description.histograms
+    for name, seconds in (("wunder_task_wait_seconds", 3.0), ("wunder_task_run_seconds", 2.0)):
+        assert histograms[name].sum_s == pytest.approx(seconds)
+        counts = dict(zip(TASK_SECONDS, histograms[name].counts, strict=False))
+        assert (counts[1.0], counts[5.0], histograms[name].counts[-1]) == (0, 1, 1)
     assert (gauges["pool_claimed"], gauges["pool_finished"], gauges["turns_succeeded"]) == (1, 1, 1)
 
 
@@ -330,3 +323,27 @@ async def test_no_session_is_placed_on_it(bench: Make) -> None:
     assert found.directory.directory._placement.choose(None) is None
     with pytest.raises(ServiceUnavailable):
         await found.tell(OpenSession(session_id=SessionId("s")))
+
+
+async def test_a_wake_is_answered_with_how_fast_it_is(bench: Make) -> None:
+    found = await bench(max_workers=1)
+    assert (await ask(found.pool.handle, Wake(), Draining)).per_s is None
+    names = [f"t{n}" for n in range(6)]
+    await found.enqueue(*names)
+    await found.tell(Wake())
+    for name in names:
+        await eventually(lambda name=name: name in found.model.running, f"{name} runs")  # type: ignore[misc]
+        found.clock.advance(2.0)
+        found.model.let(name)
+    await found.ended(*names)
+    found.clock.advance(60.0)
+    answer = await ask(found.pool.handle, Wake(), Draining)
+    assert answer.per_s == pytest.approx(0.5, rel=0.2)
+    handle = found.directory.handle
+    assert await handle.wake_pools() is None, "the directory has not heard of it yet"
+
+    async def known() -> bool:
+        return await handle.wake_pools() == answer.per_s
+
+    found.directory.reach.answers["pool-1"] = lambda _: answer
+    await eventually(known, "the directory tells what the pools have told")

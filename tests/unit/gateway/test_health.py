@@ -14,6 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from actors.errors import ServiceUnavailable
 from actors.handles import DirectoryHandle
+from actors.histogram import Durations
 from actors.messages import AnyCommand, Describe
 from actors.replies import Description, Reply
 from gateway.health import Health
@@ -30,6 +31,7 @@ class Bench:
         self.reach = FakeReach()
         self.ready = True
         self.actors = [{"name": "actor-1", "pool": False}]
+        self.info: dict[str, Any] = {}
         self.gate = asyncio.Event()
         self.gate.set()
         self.reach.answers["directory"] = self._directory
@@ -37,11 +39,15 @@ class Bench:
         self.reach.answers["janitor"] = lambda _: Description(gauges={"rows_expired": 5.0})
         self.states: dict[str, tuple[int, int]] | StorageUnavailable = {}
         self.states_asked = 0
+        self.outbox: dict[tuple[str, str], tuple[int, int]] = {}
+        store = SimpleNamespace(
+            ping=self._ping, statements=dict, queue_states=self._queue_states, outbox_states=self._outbox_states
+        )
         self.connections: Any = _Sized(draining=False, count=lambda kind: 0)
         self.health = Health(
             gateway="gateway-1",
             node_id="node",
-            store=cast(Any, SimpleNamespace(ping=self._ping, statements=dict, queue_states=self._queue_states)),
+            store=cast(Any, store),
             auth=cast(Any, SimpleNamespace(authenticate=self._authenticate, require_admin=lambda _: None)),
             clock=self.clock,
             connections=self.connections,
@@ -60,9 +66,12 @@ class Bench:
             raise self.states
         return self.states
 
+    async def _outbox_states(self) -> dict[tuple[str, str], tuple[int, int]]:
+        return self.outbox
+
     async def _directory(self, command: AnyCommand) -> Reply:
         await self.gate.wait()
-        return Description(gauges={"permits_held": 1.0}, info={"ready": self.ready, "actors": self.actors})
+        return Description(gauges={"permits_held": 1.0}, info=self.info | {"ready": self.ready, "actors": self.actors})
 
     @property
     def asked(self) -> int:
@@ -190,3 +199,48 @@ async def test_the_summary_tells_of_pools(bench: Bench) -> None:
     summary = await bench.summary()
     assert summary["pools"] == {"pool-1": {"pool_slots": 32.0, "pool_claimed": 7.0}}
     assert list(summary["actors"]) == ["actor-1"]
+
+
+async def test_the_numbers_of_pools_are_histograms_and_counters_by_node() -> None:
+    bench = Bench()
+    runs = Durations()
+    runs.add(0.3)
+    described = Description(
+        gauges={"pool_claims": 7.0, "pool_slots_in_use": 2.0},
+        info={"node_id": "node-1"},
+        histograms={"wunder_task_run_seconds": runs.histogram()},
+    )
+    bench.reach.answers["actor-1"] = lambda _: described
+    text = await bench.metrics()
+    assert 'wunder_task_run_seconds_bucket{le="0.25",node="node-1"} 0.0' in text
+    assert 'wunder_task_run_seconds_bucket{le="0.5",node="node-1"} 1.0' in text
+    assert 'wunder_task_claims_total{node="node-1"} 7.0' in text
+    assert 'wunder_task_slots_in_use{node="node-1"} 2.0' in text
+
+
+async def test_the_outbox_by_channel_and_state(bench: Bench) -> None:
+    now_us = bench.clock.now_us()
+    bench.outbox = {
+        ("webhook", "dead"): (2, now_us - 7_000_000),
+        ("strange", "pending"): (3, now_us - 1_000_000),
+        ("stranger", "pending"): (1, now_us - 2_000_000),
+    }
+    text = await bench.metrics()
+    assert 'wunder_outbox{channel="webhook",state="dead"} 2.0' in text
+    assert 'wunder_outbox{channel="webhook",state="pending"} 0.0' in text
+    assert 'wunder_outbox_oldest_age_seconds{channel="webhook",state="dead"} 7.0' in text
+    assert 'wunder_outbox{channel="other",state="pending"} 4.0' in text
+    assert 'wunder_outbox_oldest_age_seconds{channel="other",state="pending"} 2.0' in text
+    assert (await bench.summary())["outbox"]["webhook"]["dead"] == {"deliveries": 2, "oldest_age_s": 7.0}
+
+
+async def test_the_summary_tells_of_outboxes(bench: Bench) -> None:
+    bench.info = {"outboxes": [{"name": "outbox-1", "node_id": "node-a"}]}
+    breakers = [{"channel": "webhook", "account": "https://a", "for_s": 3.0}]
+    bench.reach.answers["outbox-1"] = lambda _: Description(
+        gauges={"outbox_breakers_open": 1.0}, info={"breakers": breakers}
+    )
+    summary = await bench.summary()
+    assert summary["outboxes"] == {"outbox-1": {"outbox_breakers_open": 1.0, "breakers": breakers}}
+    assert list(summary["actors"]) == ["actor-1"]
+    assert 'wunder_process{number="outbox_breakers_open",process="outbox-1"} 1.0' in await bench.metrics()

@@ -23,10 +23,23 @@ GOOD = [
     "sessions: {lease_renew_s: 1, lease_stop_s: 2, lease_s: 3}",
     "security: {api_key: short}",
     "agent_queue: {lease_s: 10.5}",
+    "channels: {outbox: {per_channel: {slack: {per_account: 1}}}}",
+    "channels: {webhooks: {secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, allow_hosts: [10.0.0.0/8]}}",
     "agent_queue: {retry_base_ms: 500, retry_max_ms: 500}",
+    "channels: {accounts: {a: {channel: slack, signing_secret: s, bot_token: t}}, bindings: {b: {peer: C1}}}",
+    "channels: {accounts: {a: {channel: email, smtp_host: h, sender: a@b.c, username: u, password: p}}}",
 ]
 BAD = [
     ("server: {host: 0.0.0.0}", ["server.behind_proxy"]),
+    ("channels: {accounts: {a: {channel: slack, bot_token: t}}}", ["channels.accounts.a.signing_secret"]),
+    ("channels: {accounts: {a b: {channel: slack, signing_secret: s, bot_token: t}}}", ["channels.accounts.a b"]),
+    ("channels: {accounts: {a: {signing_secret: short}}}", ["channels.accounts.a.signing_secret"]),
+    (
+        "channels: {accounts: {a: {channel: slack, signing_secret: s, bot_token: t, agent: x}}}",
+        ["channels.accounts.a.agent"],
+    ),
+    ("channels: {bindings: {b: {agent: x}}}", ["channels.bindings.b.agent"]),
+    ("channels: {allow_hosts: ['*']}", ["channels.allow_hosts"]),
     ("server: {host: 10.1.2.3}\nsecurity: {api_key: short}", ["server.behind_proxy", "security.api_key"]),
     ("server: {tls_cert: /nowhere.pem}", ["server.tls_key", "server.tls_cert"]),
     ("server: {behind_proxy: true}", ["server.trusted_proxies"]),
@@ -60,6 +73,11 @@ BAD = [
     ("gateway: {allowed_origins: ['*']}", ["gateway.allowed_origins"]),
     ("gateway: {allowed_origins: ['https://a/path', 'https://*.a']}", ["gateway.allowed_origins"] * 2),
     ("gateway: {request_timeout_s: 5}", ["gateway.owner_timeout_s"]),
+    ("security: {secrets_keys: [short]}", ["security.secrets_keys"]),
+    ("channels: {webhooks: {secret: short}}", ["channels.webhooks.secret"]),
+    ("channels: {webhooks: {old_secrets: [whsec_]}}", ["channels.webhooks.old_secrets"]),
+    ("channels: {webhooks: {allow_hosts: ['*']}}", ["channels.webhooks.allow_hosts"]),
+    ("channels: {outbox: {breaker_rest_s: 301}}", ["channels.outbox.breaker_max_rest_s"]),
     ("security: {bootstrap_admin_password: short}", ["security.bootstrap_admin_password"]),
 ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.channels.settings import ChannelsSettings, WebhooksSettings
 from actors.settings import LlmSettings, ModelSettings
 from gateway.settings import SecuritySettings, Settings
 from gateway.settings_loader import SettingsError, describe, load_settings
@@ -22,6 +23,10 @@ CANARY = "canary-4711"
         f"security: {{api_key: [{CANARY}]}}",
         f"security: {CANARY}",
         f"security: {{apikey: {CANARY}}}",
+        f"security: {{secrets_keys: {CANARY}}}",
+        f"security: {{secrets_keys: [{CANARY}]}}",
+        f"channels: {{webhooks: {{secret: {CANARY}}}}}",
+        f"channels: {{webhooks: {{old_secrets: [{CANARY}]}}}}",
         f"security: {{bootstrap_admin_password: {{{CANARY}: 1}}}}",
         f"llm: {{models: {{scripted: {CANARY}}}}}",
         f"llm: {{models: {{scripted: {{api_key: [{CANARY}]}}}}}}",
@@ -48,13 +53,15 @@ def test_problems_do_not_show_secrets(text: str, tmp_path: Path) -> None:
 
 def test_the_description_does_not_show_secrets() -> None:
     settings = Settings(
-        security=SecuritySettings(api_key=CANARY, bootstrap_admin_password=CANARY),
+        security=SecuritySettings(api_key=CANARY, bootstrap_admin_password=CANARY, secrets_keys=(CANARY,)),
+        channels=ChannelsSettings(webhooks=WebhooksSettings(secret=CANARY, old_secrets=(CANARY,))),
         storage=StorageSettings(url=f"postgresql://wunder:{CANARY}@db:5432/wunder?sslpassword={CANARY}"),
         llm=LlmSettings(models={"scripted": ModelSettings(api_key=CANARY, base_url=f"https://u:{CANARY}@h/v1")}),
     )
     tree = describe(settings)
     assert CANARY not in str(tree)
     assert tree["security"]["api_key"] == "***"
+    assert tree["security"]["secrets_keys"] == ["***"]
     assert tree["storage"]["url"] == "postgresql://wunder:***@db:5432/wunder?***"
     assert tree["server"]["port"] == settings.server.port
     assert describe(Settings())["security"]["api_key"] == ""

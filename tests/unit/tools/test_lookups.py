@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from actors.tools.egress import EgressFailed, EgressPolicy, GuardedClient
-from actors.tools.lookups import LookupResolver
+from actors.tools.lookups import LookupResolver, SharedLookups
 
 ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 80))]
 
@@ -133,3 +133,29 @@ async def test_names_of_this_machine() -> None:
     with pytest.raises(OSError):
         await resolver.resolve("nowhere.invalid", 80)
     await resolver.close()
+
+
+async def test_a_name_that_hangs_keeps_one_thread_busy_whoever_asks(slow: Slow) -> None:
+    resolver = SharedLookups(LookupResolver(threads=2, max_waiting=0, lookup=slow))
+    asked = [asyncio.create_task(resolver.resolve("hangs.example.com", 80)) for _ in range(8)]
+    await begun(slow, 1)
+    asked[0].cancel()
+    other = asyncio.create_task(resolver.resolve("other.example.com", 80))
+    await begun(slow, 1)
+    assert sorted(slow.hosts) == ["hangs.example.com", "other.example.com"]
+    slow.go_on.set()
+    answers = await asyncio.gather(*asked, other, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert all(isinstance(answer, list) and answer[0]["host"] == "8.8.8.8" for answer in answers[1:])
+    await resolver.resolve("hangs.example.com", 80)
+    assert slow.hosts.count("hangs.example.com") == 2, "an answer is not kept"
+    await resolver.close()
+
+
+async def test_closing_ends_shared_lookups(slow: Slow) -> None:
+    resolver = SharedLookups(LookupResolver(threads=1, max_waiting=1, lookup=slow))
+    asked = [asyncio.create_task(resolver.resolve(f"h{n}.example.com", 80)) for n in range(2)]
+    await begun(slow, 1)
+    await resolver.close()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(answer, asyncio.CancelledError) for answer in answers)
