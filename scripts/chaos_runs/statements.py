@@ -30,7 +30,7 @@ _LAST_SELECT = "\n)\nSELECT "
 _FENCED_ONE = "AND epoch = $2 AND owner_id IS NOT NULL FOR UPDATE"
 _UNFENCED_ONE = "AND $2::bigint IS NOT NULL FOR UPDATE"
 _UNFENCED: dict[str, list[tuple[str, str]]] = {
-    "append_events": [("WHERE s.epoch = f.epoch AND s.owner_id IS NOT NULL ORDER BY", "ORDER BY")],
+    "append_events": [("AND s.epoch = f.epoch AND s.owner_id || '' IS NOT NULL\n    ORDER BY", "ORDER BY")],
     "commit_round": [
         (_FENCED_ONE, _UNFENCED_ONE),
         ("AND attempt = $4 AND status = 'running'", "AND $4::bigint IS NOT NULL"),
@@ -40,7 +40,7 @@ _UNFENCED: dict[str, list[tuple[str, str]]] = {
         ("AND attempt = $4 AND status IN ('queued', 'running')", "AND $4::bigint IS NOT NULL"),
     ],
     "finish_and_leave": [
-        ("WHERE s.epoch = g.epoch AND s.owner_id || '' IS NOT NULL ORDER BY", "ORDER BY"),
+        ("AND s.epoch = g.epoch AND s.owner_id || '' IS NOT NULL\n    ORDER BY", "ORDER BY"),
         ("AND t.attempt = f.attempt", ""),
         ("AND t.status || '' IN ('queued', 'running')", ""),
     ],

@@ -39,8 +39,8 @@ CREATE INDEX outbox_ready ON outbox (route, due_us, delivery_id) WHERE ready;
 CREATE INDEX outbox_in_line ON outbox (line, seq) WHERE state IN ('pending', 'sending');
 CREATE INDEX outbox_sending ON outbox (owner_id) WHERE state = 'sending';
 CREATE INDEX outbox_open ON outbox (channel, state, created_us) WHERE state IN ('pending', 'sending', 'dead');
-CREATE INDEX outbox_by_state ON outbox (state, created_us, delivery_id);
-CREATE INDEX outbox_by_age ON outbox (created_us, delivery_id);
+CREATE INDEX outbox_by_state ON outbox (state, created_us, (delivery_id || ''));
+CREATE INDEX outbox_by_age ON outbox (created_us, (delivery_id || ''));
 CREATE INDEX outbox_finished ON outbox (finished_us) WHERE state IN ('sent', 'dropped');
 
 CREATE TABLE outbox_attempts (

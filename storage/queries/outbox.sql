@@ -111,15 +111,15 @@ ORDER BY attempt
 -- A page of deliveries in any state, newest first, before a cursor.
 SELECT {outbox_item} FROM outbox
 WHERE (CAST($1 AS TEXT) IS NULL OR channel = $1) AND (CAST($2 AS TEXT) IS NULL OR account = $2)
-    AND (created_us, delivery_id) < ($3, $4)
-ORDER BY created_us DESC, delivery_id DESC LIMIT $5
+    AND (created_us, delivery_id || '') < ($3, $4)
+ORDER BY created_us DESC, delivery_id || '' DESC LIMIT $5
 
 -- name: list_items_in_state
 -- A page of deliveries in one state, newest first, before a cursor.
 SELECT {outbox_item} FROM outbox
 WHERE state = $1 AND (CAST($2 AS TEXT) IS NULL OR channel = $2) AND (CAST($3 AS TEXT) IS NULL OR account = $3)
-    AND (created_us, delivery_id) < ($4, $5)
-ORDER BY created_us DESC, delivery_id DESC LIMIT $6
+    AND (created_us, delivery_id || '') < ($4, $5)
+ORDER BY created_us DESC, delivery_id || '' DESC LIMIT $6
 
 -- name: reopen_item
 -- Puts a finished delivery at the end of its line, with a fresh budget; its attempts go on counting.

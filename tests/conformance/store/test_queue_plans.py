@@ -28,7 +28,7 @@ HOT: dict[str, set[str]] = {
         *("tasks_ready_first", "tasks_ready_suspect", "tasks_pkey"),
         *("sessions_pkey", "owners_pkey", "events_pkey"),
     },
-    "finish_and_leave": {"tasks_pkey", "sessions_pkey", "messages_pkey", *LINES},
+    "finish_and_leave": {"tasks_pkey", "sessions_pkey", "messages_pkey", "outbox_pkey", *LINES},
     "promote_due": {"tasks_to_come", "tasks_pkey", "sessions_pkey", "owners_pkey", *LINES},
     "queue_position": {"tasks_pkey", "tasks_ready_first"},
     "next_due": {"tasks_to_come"},

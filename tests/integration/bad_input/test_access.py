@@ -34,7 +34,10 @@ VALID_BODIES: dict[str, dict[str, Any]] = {
     "ChannelAccountBody": {"channel": "slack", "signing_secret": "x", "bot_token": "y"},
     "OutboxBody": {"delivery_ids": ["x"]},
 }
-OPEN = {"/wunder/auth/register", "/wunder/auth/login", "/healthz", "/readyz", "/metrics", "/openapi.json"}
+OPEN = {
+    *("/wunder/auth/register", "/wunder/auth/login", "/healthz", "/readyz", "/metrics", "/openapi.json"),
+    *("/", "/console", "/console/{path}"),
+}
 SIGNED = "/wunder/channel/"
 """Providers sign what they send: there is no other credential, and here no account."""
 FOREIGN = [
