@@ -15,12 +15,13 @@ import msgspec
 
 from actors.background import Background
 from actors.clock import Clock
-from actors.errors import ServiceUnavailable, WunderError
+from actors.errors import Conflict, NotFound, ServiceUnavailable, WunderError
 from actors.handles import Reach, ask, tell
 from actors.logs import log
 from actors.loop import Loop
 from actors.messages import (
     Describe,
+    DrainNode,
     Locate,
     Passivated,
     PermitCalls,
@@ -63,6 +64,12 @@ class Launcher(Protocol):
     async def actors(self) -> list[str]:
         """The names of the session actors that exist."""
 
+    async def dashboard(self) -> str:
+        """Where Ray's dashboard listens; empty without one."""
+
+    async def ask_room(self, places: int) -> None:
+        """Ask for nodes until so many session actors have room; nothing happens without an autoscaler."""
+
 
 class GatewayInfo(msgspec.Struct, frozen=True):
     """A gateway that can be told things."""
@@ -99,6 +106,9 @@ class Directory:
         self._ready = asyncio.Event()
         self._changed = asyncio.Condition()
         self._choosing = 0
+        self._asked_places = 0
+        self._dashboard = ""
+        self._incarnation = clock.new_id("directory")
         self._background = Background()
         self.desk = PermitDesk(settings, clock, reach, self._background, self._watch)
         self.outboxes = OutboxDesk(reach, self._background, self._outbox_gone)
@@ -106,7 +116,8 @@ class Directory:
 
     async def start(self) -> None:
         await self._store.open()
-        self._placement.nodes = {node.node_id: node for node in await self._launcher.nodes()}
+        self._placement.take_nodes(await self._launcher.nodes())
+        self._dashboard = await self._launcher.dashboard()
         self._background.start(self._rebuild(), "rebuild")
 
     async def stop(self) -> None:
@@ -146,6 +157,8 @@ class Directory:
                 self.outboxes.register(command)
             case WakeOutboxes():
                 self.outboxes.wake()
+            case DrainNode():
+                self._drain_node(command)
             case Describe():
                 return self._describe()
             case _:
@@ -305,10 +318,28 @@ class Directory:
         await self.desk.count_running(self._store)
 
     async def _keep(self) -> None:
-        self._placement.nodes = {node.node_id: node for node in await self._launcher.nodes()}
+        self._placement.take_nodes(await self._launcher.nodes())
         await self._bury()
         self._start_wanted()
+        await self._ask_room()
         await self.desk.keep(self._store)
+
+    async def _ask_room(self) -> None:
+        """Only what has changed: the autoscaler keeps the last request."""
+        places = self._placement.places_wanted(self._settings.sessions.sessions_per_actor)
+        if places != self._asked_places and self._settings.sessions.actor_resource:
+            await self._launcher.ask_room(places)
+            self._asked_places = places
+
+    def _drain_node(self, command: DrainNode) -> None:
+        if command.node_id not in self._placement.known:
+            raise NotFound(f"there is no node {command.node_id!r}")
+        others = self._placement.nodes.keys() - {command.node_id}
+        if not others and not command.undo:
+            raise Conflict(f"{command.node_id} is the last node in use: nobody could take its sessions")
+        self._placement.drain(command.node_id, undo=command.undo)
+        log.info("node_undrained" if command.undo else "node_drained", node=command.node_id)
+        self._start_wanted()
 
     def _register_gateway(self, command: RegisterGateway) -> None:
         if command.gateway not in self._gateways:
@@ -339,9 +370,14 @@ class Directory:
             },
             info={
                 "ready": self._ready.is_set(),
-                "nodes": [msgspec.to_builtins(node) for node in placement.nodes.values()],
+                "incarnation": self._incarnation,
+                "dashboard": self._dashboard,
+                "nodes": [
+                    {**msgspec.to_builtins(node), "drained": node.node_id in placement.drained}
+                    for node in placement.known.values()
+                ],
                 "gateways": [{"name": name, **msgspec.to_builtins(info)} for name, info in self._gateways.items()],
-                "outboxes": list(self.outboxes.known),
+                "outboxes": [{"name": o.outbox, "node_id": o.node_id} for o in self.outboxes.known.values()],
                 "actors": [
                     {
                         "name": a.name,

@@ -13,6 +13,7 @@ from actors.gathering import Gathering
 from actors.messages import (
     Acquire,
     Command,
+    DrainNode,
     Locate,
     Passivated,
     PermitCalls,
@@ -139,6 +140,9 @@ class DirectoryHandle:
 
     async def register_gateway(self, gateway: str, node_id: str, address: str) -> None:
         await tell(self.call, RegisterGateway(gateway=gateway, node_id=node_id, address=address))
+
+    async def drain_node(self, node_id: str, *, undo: bool) -> None:
+        await tell(self.call, DrainNode(node_id=node_id, undo=undo))
 
     async def token_ended(self, token_hashes: tuple[str, ...]) -> None:
         await tell(self.call, TokenEnded(token_hashes=token_hashes))

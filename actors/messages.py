@@ -118,6 +118,13 @@ class Drain(Command, tag="drain", frozen=True):
     grace_s: float
 
 
+class DrainNode(Command, tag="drain_node", frozen=True):
+    """To the directory: place nothing on this node any more, the supervisor empties it; `undo` takes it back."""
+
+    node_id: str
+    undo: bool = False
+
+
 class Locate(Command, tag="locate", frozen=True):
     """Where is this session's owner? `owner_hint` is an owner that the database named.
 
@@ -255,6 +262,7 @@ AnyCommand = (
     | Grant
     | Describe
     | Drain
+    | DrainNode
     | Locate
     | RegisterActor
     | PermitCalls

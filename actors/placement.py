@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -18,10 +18,12 @@ _MAX_PAUSE_S = 60.0
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A machine of the cluster."""
+    """A machine of the cluster; `places` for session actors, if it offers a resource for them."""
 
     node_id: str
     cpus: float
+    address: str = ""
+    places: int | None = None
 
 
 class ActorInfo:
@@ -44,6 +46,8 @@ class Placement:
         self._spare = spare
         self._monotonic_s = monotonic_s
         self.nodes: dict[str, Node] = {}
+        self.known: dict[str, Node] = {}
+        self.drained: set[str] = set()
         self.actors: dict[str, ActorInfo] = {}
         self.starting: dict[str, int] = {}
         self.locations: dict[SessionId, str] = {}
@@ -132,7 +136,27 @@ class Placement:
         return found
 
     def budget(self, node_id: str) -> int:
-        return self._budget or max(1, int(self.nodes[node_id].cpus * ACTORS_PER_CPU))
+        node = self.nodes[node_id]
+        if node.places is not None:
+            return min(node.places, self._budget or node.places)
+        return self._budget or max(1, int(node.cpus * ACTORS_PER_CPU))
+
+    def take_nodes(self, nodes: Iterable[Node]) -> None:
+        """These are there now; drained ones get nothing any more."""
+        self.known = {node.node_id: node for node in nodes}
+        self.drained &= self.known.keys()
+        self.nodes = {node_id: node for node_id, node in self.known.items() if node_id not in self.drained}
+
+    def drain(self, node_id: str, *, undo: bool = False) -> None:
+        """Place nothing on a node any more, or again."""
+        self.drained = self.drained - {node_id} if undo else self.drained | {node_id}
+        self.take_nodes(self.known.values())
+
+    def places_wanted(self, sessions_per_actor: int) -> int:
+        """For how many session actors the cluster should have room: node by node, what it holds and its spares."""
+        places = [node.places or 0 for node in self.nodes.values()]
+        wanted = max(1, -(-len(self.locations) // sessions_per_actor)) + self._spare
+        return min(wanted, sum(places) + max([*places, 1]))
 
     def pools(self) -> list[str]:
         """The names of the pools."""

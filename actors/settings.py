@@ -66,6 +66,8 @@ class SessionsSettings(Section, frozen=True):
     """Session actors, their permits and their buffers."""
 
     max_actors_per_node: Annotated[int, Meta(ge=0)] = 0
+    actor_resource: Annotated[str, Meta(pattern=r"^[a-z_0-9]{0,64}$")] = ""
+    sessions_per_actor: Count = 50
     spare_actors: Annotated[int, Meta(ge=0, le=16)] = 1
     max_active: Count = 1000
     max_active_per_user: Count = 100

@@ -15,6 +15,7 @@ from gateway.channel_services import ChannelServices
 from gateway.connections import Connections
 from gateway.errors import AuthRequired
 from gateway.health import Health
+from gateway.http_admin import AdminHandlers
 from gateway.http_auth import add_auth_routes
 from gateway.http_chat import ChatHandlers
 from gateway.http_common import CLOCK, SETTINGS, TRACE_ID
@@ -86,6 +87,7 @@ def create_app(
     schedules: ScheduleHandlers,
     outbox: OutboxHandlers,
     sockets: SocketHandlers,
+    admin: AdminHandlers,
     channels: ChannelServices,
 ) -> web.Application:
     """Everything wired to its path."""
@@ -117,13 +119,19 @@ def create_app(
     router.add_post(f"{_TASK}/answer", tasks.answer)
     _add_schedule_routes(app, schedules)
     channels.add_routes(app)
-    router.add_get("/wunder/admin/summary", health.summary)
+    _add_operators_routes(app, health, admin)
     _add_outbox_routes(app, outbox)
+    return app
+
+
+def _add_operators_routes(app: web.Application, health: Health, admin: AdminHandlers) -> None:
+    router = app.router
+    router.add_get("/wunder/admin/summary", health.summary)
+    router.add_post("/wunder/admin/nodes/{node_id}/drain", admin.drain)
     router.add_get("/healthz", health.healthz)
     router.add_get("/readyz", health.readyz)
     router.add_get("/metrics", health.prometheus)
     router.add_get("/openapi.json", _openapi)
-    return app
 
 
 def _add_schedule_routes(app: web.Application, schedules: ScheduleHandlers) -> None:

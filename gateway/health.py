@@ -135,7 +135,7 @@ class Health:
         directory, janitor = described.pop("directory", None), described.pop(JANITOR, None)
         known = directory.info["actors"] if directory else []
         pools = {actor["name"] for actor in known if actor.get("pool")}
-        outboxes = set(directory.info.get("outboxes", ())) if directory else set()
+        outboxes = {o["name"] for o in directory.info.get("outboxes", ())} if directory else set()
         actors = {name: {**description.gauges, **description.info} for name, description in described.items()}
         return ok(
             {
@@ -172,7 +172,7 @@ class Health:
         with contextlib.suppress(WunderError):
             described["directory"] = await self._describe_directory()
             info = described["directory"].info
-            names = [JANITOR, *(a["name"] for a in info["actors"]), *info.get("outboxes", ())]
+            names = [JANITOR, *(a["name"] for a in (*info["actors"], *info.get("outboxes", ())))]
 
             async def describe(name: str) -> None:
                 with contextlib.suppress(WunderError):

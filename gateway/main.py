@@ -24,6 +24,7 @@ from gateway.auth import Auth
 from gateway.channel_services import ChannelServices
 from gateway.connections import Connections
 from gateway.health import Health
+from gateway.http_admin import AdminHandlers
 from gateway.http_chat import ChatHandlers
 from gateway.http_outbox import OutboxHandlers
 from gateway.http_schedules import ScheduleHandlers
@@ -117,6 +118,7 @@ class GatewayService:
             ScheduleHandlers(store, self.auth, self._schedules),
             OutboxHandlers(store, self.auth, self._directory, clock),
             SocketHandlers(settings, services, self.auth, self.connections),
+            AdminHandlers(self.auth, self._directory),
             self._channels,
         )
 

@@ -17,6 +17,7 @@ from gateway.protocol import (
     AskBody,
     CancelBody,
     CreateSessionBody,
+    DrainBody,
     MessageBody,
     OutboxBody,
     ScheduleBody,
@@ -45,6 +46,7 @@ BODIES: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("POST", "/wunder/auth/login"): LoginBody,
     ("POST", "/wunder/auth/password"): PasswordBody,
     ("PATCH", "/wunder/auth/me"): ProfileBody,
+    ("POST", "/wunder/admin/nodes/{node_id}/drain"): DrainBody,
     ("POST", "/wunder/admin/outbox/retry"): OutboxBody,
     ("POST", "/wunder/admin/outbox/drop"): OutboxBody,
 }
@@ -75,6 +77,7 @@ SUMMARIES: dict[tuple[str, str], str] = {
     ("GET", "/wunder/chat/ws"): "WebSocket of a user",
     ("GET", "/wunder/ws"): "WebSocket of an API key",
     ("GET", "/wunder/admin/summary"): "Nodes, gateways, actors, pools, permits and queues",
+    ("POST", "/wunder/admin/nodes/{node_id}/drain"): "Take a node out of service, or back",
     ("GET", "/wunder/admin/outbox"): "List deliveries, newest first",
     ("POST", "/wunder/admin/outbox/retry"): "Send deliveries again",
     ("POST", "/wunder/admin/outbox/drop"): "Drop deliveries that wait or are dead",
@@ -108,14 +111,14 @@ _CONSOLE = frozenset({"/", "/console"})
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/console/{path}"}) | _CONSOLE
 _SIGNED = frozenset({"/wunder/channel/{channel}/webhook", "/wunder/channel/{channel}/webhook/{account}"})
 _OPEN = frozenset({"/wunder/auth/register", "/wunder/auth/login"}) | _SIGNED
-_ACCEPTED = frozenset(
-    {
-        ("POST", "/wunder/tasks"),
-        ("POST", "/wunder/tasks/{task_id}/retry"),
-        _ANSWER,
-        ("POST", "/wunder/cron/{schedule_id}/run"),
-    }
-)
+_QUEUED = "The task is queued"
+_ACCEPTED = {
+    ("POST", "/wunder/tasks"): _QUEUED,
+    ("POST", "/wunder/tasks/{task_id}/retry"): _QUEUED,
+    _ANSWER: _QUEUED,
+    ("POST", "/wunder/cron/{schedule_id}/run"): _QUEUED,
+    ("POST", "/wunder/admin/nodes/{node_id}/drain"): "Nothing is placed there any more; what is there is handed over",
+}
 _CREATED = frozenset({("POST", "/wunder/chat/sessions"), ("POST", "/wunder/cron")})
 _SOCKETS = frozenset({"/wunder/chat/ws", "/wunder/ws"})
 _STREAMS = frozenset(
@@ -199,7 +202,7 @@ def _successes(method: str, path: str, content: dict[str, Any]) -> dict[str, Any
     if (method, path) in _CREATED:
         return {"201": {"description": "Created", "content": content}}
     if (method, path) in _ACCEPTED:
-        return {"202": {"description": "The task is queued", "content": content}}
+        return {"202": {"description": _ACCEPTED[(method, path)], "content": content}}
     if path in _CONSOLE:
         return {"302": {"description": "It is at /console/"}}
     done = {"200": {"description": "Done", "content": content}}

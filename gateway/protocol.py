@@ -226,6 +226,12 @@ class CancelBody(msgspec.Struct, frozen=True, kw_only=True):
     turn_id: Id | None = None
 
 
+class DrainBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /wunder/admin/nodes/{node_id}/drain."""
+
+    undo: bool = False
+
+
 class ClientFrame(msgspec.Struct, frozen=True, kw_only=True):
     """Any frame of a client; `payload` is decoded by `type`."""
 

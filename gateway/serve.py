@@ -6,51 +6,70 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from actors.clock import SystemClock
 from actors.cluster.environment import prepare_environment
-from actors.errors import ServiceUnavailable, WunderError
+from actors.errors import Conflict, ServiceUnavailable, WunderError
 from actors.logs import configure_logs, log
 from gateway.bootstrap import FirstAdmin, bootstrap_admin
 from gateway.password_rules import PasswordRules, load_common_passwords
 from gateway.passwords import PasswordHasher
+from gateway.pid_file import PidFile
 from gateway.settings import Settings, registration_open
+from gateway.voice import Terminal, Voice
 from storage.factory import create_store
+
+if TYPE_CHECKING:
+    from actors.cluster.seat import Seat
 
 _DATA_DIR_MARK = "{data_dir}"
 
 
-def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
+def serve(settings: Settings, voice: Voice | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. What a person needs to know goes to `voice`."""
+    voice = voice or Terminal()
     configure_logs(settings.observability)
     data_dir = private_directory(settings.server.data_dir)
     settings = with_paths(settings, data_dir)
-    if settings.server.ray_address:
-        return _serve_on_cluster(settings)
+    pid_file = PidFile(data_dir)
+    taken = pid_file.take()
+    try:
+        if settings.server.ray_address:
+            return _serve_on_cluster(settings, voice, pid_file)
+        if not taken:
+            raise Conflict(
+                f"server.data_dir: process {pid_file.running()} already serves from {data_dir}",
+                hint="`wunder stop` ends it; another --data-dir and --port run a second one",
+            )
+        return _serve_locally(settings, data_dir, voice)
+    finally:
+        pid_file.leave()
+
+
+def _serve_locally(settings: Settings, data_dir: Path, voice: Voice) -> int:
     check_port(settings.server.host, settings.server.port)
-    admin = _prepare(settings)
+    admin = asyncio.run(_prepare(settings, voice))
     prepare_environment(data_dir)
     from actors.cluster.local import start_local, stop_local  # noqa: PLC0415 - Ray reads its environment at import
 
     dashboard = start_local(dashboard_port=settings.server.dashboard_port or None)
     try:
-        return asyncio.run(_run(settings, admin, dashboard))
+        return asyncio.run(_run(settings, admin, dashboard, voice))
     finally:
         stop_local()
 
 
-def _serve_on_cluster(settings: Settings) -> int:
-    from actors.cluster.fleet import gateway_is_here  # noqa: PLC0415 - Ray is imported only to serve
-    from actors.cluster.local import attach, stop_local  # noqa: PLC0415
+def _serve_on_cluster(settings: Settings, voice: Voice, pid_file: PidFile) -> int:
+    from actors.cluster.local import attach, stop_local  # noqa: PLC0415 - Ray is imported only to serve
 
-    attach(settings.server.ray_address)
+    dashboard = attach(settings.server.ray_address)
     try:
-        if not gateway_is_here():  # one that an earlier supervisor left has the port; it is adopted or replaced
-            check_port(settings.server.host, settings.server.port)
-        return asyncio.run(_run(settings, _prepare(settings), ""))
+        return asyncio.run(_run_on_cluster(settings, dashboard, voice, pid_file))
     finally:
         stop_local()
 
@@ -102,8 +121,11 @@ async def prepare_store(settings: Settings) -> FirstAdmin | None:
     hasher = PasswordHasher(settings.auth)
     try:
         await store.open()
-        for name in await store.migrate():
+        migrated = await store.migrate(post=settings.storage.migrates_all)
+        for name in migrated.applied:
             log.info("migrated", migration=name)
+        if migrated.waiting:
+            log.warning("migrations_wait", migrations=migrated.waiting, hint="wunder migrate --post")
         return await bootstrap_admin(
             store,
             hasher,
@@ -116,16 +138,45 @@ async def prepare_store(settings: Settings) -> FirstAdmin | None:
         await store.close()
 
 
-def _prepare(settings: Settings) -> FirstAdmin | None:
-    admin = asyncio.run(prepare_store(settings))
+async def _prepare(settings: Settings, voice: Voice) -> FirstAdmin | None:
+    admin = await prepare_store(settings)
     if admin is not None and admin.password is not None:
         # Now, not when everything has started: it is kept nowhere, and what comes next may fail.
-        print(f"  sign in    {admin.username} / {admin.password}")
-        print("             (the first administrator; shown this once, kept nowhere)", flush=True)
+        voice.say(f"  sign in    {admin.username} / {admin.password}")
+        voice.say("             (the first administrator; shown this once, kept nowhere)")
     return admin
 
 
-async def _run(settings: Settings, admin: FirstAdmin | None, dashboard: str) -> int:
+async def _run_on_cluster(settings: Settings, dashboard: str, voice: Voice, pid_file: PidFile) -> int:
+    """Wait until no other supervisor has the cluster, then look after it."""
+    from actors.cluster.fleet import gateway_is_here  # noqa: PLC0415 - Ray is imported only to serve
+    from actors.cluster.seat import Seat  # noqa: PLC0415
+
+    seat, stopping = Seat(), _stop_signals()
+    try:
+        if not await seat.take():
+            voice.settled("another supervisor has this cluster: standing by ...")
+            if not await _unless(stopping, seat.wait()):
+                return 0
+            pid_file.take()  # the one before may have had it
+        # A gateway that an earlier supervisor left has the port; it is adopted or replaced.
+        if not await asyncio.to_thread(gateway_is_here):
+            check_port(settings.server.host, settings.server.port)
+        admin = await _prepare(settings, voice)
+        return await _run(settings, admin, dashboard, voice, seat=seat, stopping=stopping)
+    finally:
+        await seat.leave()
+
+
+async def _run(
+    settings: Settings,
+    admin: FirstAdmin | None,
+    dashboard: str,
+    voice: Voice,
+    *,
+    seat: Seat | None = None,
+    stopping: asyncio.Event | None = None,
+) -> int:
     from actors.cluster.fleet import RayFleet  # noqa: PLC0415 - Ray is imported only to serve
     from actors.cluster.supervisor import Supervisor  # noqa: PLC0415
 
@@ -141,18 +192,43 @@ async def _run(settings: Settings, admin: FirstAdmin | None, dashboard: str) -> 
         pools=settings.agent_queue.enabled,
         outboxes=settings.channels.outbox.enabled,
     )
+    stopping = stopping or _stop_signals()
+    leave = False
+    try:
+        addresses = await supervisor.start()
+        voice.settled(banner(settings, addresses, admin, dashboard))
+        if seat is not None and await _unless(stopping, seat.lost()):
+            leave = True  # before another supervisor and this one pull at the same actors
+            raise ServiceUnavailable("the seat of the supervisor was lost: another one may have taken it")
+        await stopping.wait()
+        leave = settings.server.leave_actors and seat is not None
+        voice.say(
+            "leaving the actors to the next supervisor" if leave else "stopping: letting running turns finish ..."
+        )
+    finally:
+        await (supervisor.leave() if leave else supervisor.stop())
+    return 0
+
+
+def _stop_signals() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` has ended before it was time to stop."""
+    tasks = [asyncio.create_task(work, name="until"), asyncio.create_task(stopping.wait(), name="stopping")]
     try:
-        addresses = await supervisor.start()
-        print(banner(settings, addresses, admin, dashboard), flush=True)
-        await stopping.wait()
-        print("stopping: letting running turns finish ...", flush=True)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].done() and not stopping.is_set() and tasks[0].result() is None
     finally:
-        await supervisor.stop()
-    return 0
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def banner(settings: Settings, addresses: list[str], admin: FirstAdmin | None, dashboard: str) -> str:

@@ -34,6 +34,7 @@ class ServerSettings(Section, frozen=True):
     tls_cert: str = ""
     tls_key: str = ""
     ray_address: str = ""
+    leave_actors: bool = False
     dashboard_port: Port = 8265
 
 

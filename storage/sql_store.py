@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from storage.channels import ChannelTopic
 from storage.children import ChildTopic
 from storage.events import EventTopic
-from storage.migrate import migrate
+from storage.migrate import Migrated, migrate
 from storage.outbox import OutboxTopic
 from storage.owners import OwnerTopic
 from storage.schedules import ScheduleTopic
@@ -21,8 +21,8 @@ class SqlStore(UserTopic, OwnerTopic, SessionTopic, ChannelTopic, ChildTopic, Sc
     async def open(self) -> None:
         await self._db.open()
 
-    async def migrate(self) -> list[str]:
-        return await migrate(self._db)
+    async def migrate(self, *, post: bool = False) -> Migrated:
+        return await migrate(self._db, post=post)
 
     async def ping(self) -> None:
         await self._db.fetchrow("ping")

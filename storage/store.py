@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from storage.channel_records import ChannelStorage
+from storage.migrate import Migrated
 from storage.outbox_records import NewOutboxItem
 from storage.outbox_store import OutboxStorage
 from storage.queue_writer import FinishedTurn
@@ -89,12 +90,7 @@ class SessionStorage(Protocol):
         """Newest first; every user's with `user_id=None`. Never touches messages."""
 
     async def update_session(
-        self,
-        session_id: SessionId,
-        *,
-        title: str | None = None,
-        archived: bool | None = None,
-        now_us: int,
+        self, session_id: SessionId, *, title: str | None = None, archived: bool | None = None, now_us: int
     ) -> SessionRecord | None: ...
     async def delete_session(self, session_id: SessionId) -> bool:
         """Remove a session with its messages, events and tasks; its owner's later writes raise `StaleEpoch`."""
@@ -375,8 +371,8 @@ class AsyncStorageBackend(
     async def open(self) -> None:
         """Connect; `StorageUnavailable` when the database cannot be reached within `connect_timeout_s`."""
 
-    async def migrate(self) -> list[str]:
-        """Bring the schema up to date under a lock; the names of what was applied."""
+    async def migrate(self, *, post: bool = False) -> Migrated:
+        """Bring the schema up to date under a lock; with `post` also by what older processes could not stand."""
 
     async def ping(self) -> None:
         """One trivial statement, within `command_timeout_s`."""

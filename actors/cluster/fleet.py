@@ -152,6 +152,11 @@ def gateway_prefix(node_id: str) -> str:
     return f"{GATEWAY_PREFIX}{node_id[:6]}-"
 
 
+def session_actor_prefix(node_id: str) -> str:
+    """How the names of a node's session actors begin."""
+    return f"{SESSION_ACTOR_PREFIX}{node_id[:6]}-"
+
+
 def pool_prefix(node_id: str) -> str:
     """How the names of a node's pools begin."""
     return f"{POOL_PREFIX}{node_id[:6]}-"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import ray
+from ray._private.services import get_webui_url_from_internal_kv
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.cluster.reach import NAMESPACE
@@ -21,18 +25,29 @@ _START_TIMEOUT_S = 60.0
 
 
 class RayLauncher:
-    """Session actors are never restarted by Ray: a new process is a new owner with a new name."""
+    """Session actors are never restarted by Ray: a new process is a new owner with a new name.
 
-    def __init__(self, settings: bytes) -> None:
+    With a `resource` each takes one of it, and a node has as many places for them as it offers.
+    """
+
+    def __init__(self, settings: bytes, resource: str = "") -> None:
         self._settings = settings
+        self._resource = resource
 
     async def nodes(self) -> list[Node]:
-        return await asyncio.to_thread(alive_nodes)
+        return await asyncio.to_thread(alive_nodes, self._resource)
+
+    async def dashboard(self) -> str:
+        return str(await asyncio.to_thread(get_webui_url_from_internal_kv) or "")
+
+    async def ask_room(self, places: int) -> None:
+        await asyncio.to_thread(request_resources, bundles=[{self._resource: 1}] * places)
 
     async def start_actor(self, node_id: str) -> str:
         name = f"{PREFIX}{node_id[:6]}-{secrets.token_hex(4)}"
         factory = "actors.cluster.services:session_actor"
-        handle = await start(SessionActor, name, node_id, factory, self._settings, restarts=0)
+        demand = {self._resource: 1.0} if self._resource else {}
+        handle = await start(SessionActor, name, node_id, factory, self._settings, restarts=0, resources=demand)
         await ready(handle, name)
         return name
 
@@ -46,15 +61,30 @@ def named(prefix: str | tuple[str, ...]) -> list[str]:
     return [a["name"] for a in listed if a["namespace"] == NAMESPACE and a["name"].startswith(prefix)]
 
 
-def alive_nodes() -> list[Node]:
+def alive_nodes(resource: str = "") -> list[Node]:
+    """The nodes with CPUs, and how many session actors each has places for, if a resource says so."""
     return [
-        Node(node["NodeID"], float(node["Resources"].get("CPU", 1)))
+        Node(
+            node["NodeID"],
+            float(node["Resources"].get("CPU", 1)),
+            node["NodeManagerAddress"],
+            int(node["Resources"].get(resource, 0)) if resource else None,
+        )
         for node in ray.nodes()
         if node["Alive"] and node["Resources"].get("CPU")
     ]
 
 
-async def start(shell: type[_Shell], name: str, node_id: str, factory: str, settings: bytes, *, restarts: int) -> Any:
+async def start(
+    shell: type[_Shell],
+    name: str,
+    node_id: str,
+    factory: str,
+    settings: bytes,
+    *,
+    restarts: int,
+    resources: Mapping[str, float] = MappingProxyType({}),
+) -> Any:
     """Create a named shell on a node (creation talks to the GCS and blocks, so it runs in a thread)."""
 
     def create() -> Any:
@@ -66,6 +96,7 @@ async def start(shell: type[_Shell], name: str, node_id: str, factory: str, sett
             namespace=NAMESPACE,
             scheduling_strategy=strategy,
             get_if_exists=True,
+            resources=dict(resources),
         )
         return actor.remote(factory, name, node_id, settings)
 

@@ -13,10 +13,10 @@ _OBJECT_STORE_BYTES = 100_000_000
 _START_ATTEMPTS = 3
 
 
-def attach(address: str) -> None:
-    """Join a running cluster as its driver; one of several nodes that answers strangers is refused."""
+def attach(address: str) -> str:
+    """Join a running cluster as its driver; its dashboard's address, if any. Several open nodes are refused."""
     try:
-        ray.init(address=address, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
+        context = ray.init(address=address, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ServiceUnavailable(f"no Ray cluster at {address!r}: {reason}") from None
@@ -25,6 +25,7 @@ def attach(address: str) -> None:
     except ServiceUnavailable:
         ray.shutdown()
         raise
+    return str(context.dashboard_url or "")
 
 
 def start_local(*, dashboard_port: int | None, cpus: int | None = None) -> str:

@@ -41,6 +41,10 @@ class PerNode:
         """Nodes without one, but for those whose last try is too recent for another."""
         return missing(node_ids, self.processes, self._failed, self._retry_s)
 
+    def has(self, node_id: str, names: Iterable[str]) -> bool:
+        """Whether the node's is among these."""
+        return any(name.startswith(self._prefix(node_id)) for name in names)
+
     async def ensure(self, node_id: str, running: list[str]) -> None:
         """Adopt the node's process that another supervisor has left, or start one; all else goes on if it fails."""
         prefix = self._prefix(node_id)

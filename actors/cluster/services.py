@@ -56,7 +56,7 @@ def outbox(name: str, node_id: str, data: bytes) -> Outbox:
 
 def directory(name: str, node_id: str, data: bytes) -> DirectoryService:
     settings = _settings(data)
-    launcher = RayLauncher(data)
+    launcher = RayLauncher(data, settings.sessions.actor_resource)
     return DirectoryService(settings, create_store(settings.storage), SystemClock(), RayReach(), launcher)
 
 

@@ -42,6 +42,8 @@ class _Shell:
         self._name = name
         self._service: Service = getattr(importlib.import_module(module), function)(name, node_id, settings)
         self._settings = fingerprint(settings)
+        # A restarted one may be on another node than the one it was meant for.
+        self._node_id = str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else node_id
         self._draining = False
         self._running = False
         self._starting: asyncio.Task[None] | None = None
@@ -86,7 +88,7 @@ class _Shell:
         with contextlib.suppress(WunderError):
             reply = decode_reply(answer)
             if isinstance(reply, Description):
-                info = {**reply.info, "settings": self._settings, "draining": self._draining}
+                info = {**reply.info, "settings": self._settings, "draining": self._draining, "node_id": self._node_id}
                 return encode(msgspec.structs.replace(reply, info=info))
         return answer
 

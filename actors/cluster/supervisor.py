@@ -9,10 +9,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Collection
 from typing import NamedTuple
 
 from actors.background import Background
-from actors.cluster.fleet import GATEWAY_PREFIX, SESSION_ACTOR_PREFIX, Fleet, gateway_prefix, outbox_prefix, pool_prefix
+from actors.cluster.fleet import (
+    GATEWAY_PREFIX,
+    SESSION_ACTOR_PREFIX,
+    Fleet,
+    gateway_prefix,
+    outbox_prefix,
+    pool_prefix,
+    session_actor_prefix,
+)
 from actors.cluster.launcher import OUTBOX_PREFIX, POOL_PREFIX
 from actors.cluster.per_node import Failures, PerNode, missing
 from actors.cluster.services import DIRECTORY, JANITOR
@@ -20,15 +29,20 @@ from actors.errors import ServiceUnavailable, WunderError
 from actors.handles import tell
 from actors.logs import log
 from actors.loop import Loop
-from actors.messages import Drain
+from actors.messages import Drain, DrainNode
+from actors.replies import Description
 
 SINGLETONS = (DIRECTORY, JANITOR)
 MISSES = 3
 """Probes without an answer, one after the other, that make a process a hung one."""
 _START_TRIES = 3
 _LEAST_GRACE_S = 1.0
+_TELL_S = 5.0
 _OUTBOX_GRACE_S = 5.0
 """What is not sent by then is sent by another outbox, or after the next start."""
+_OUTDATED = "other settings"
+_PREFIXES = (GATEWAY_PREFIX, POOL_PREFIX, SESSION_ACTOR_PREFIX, OUTBOX_PREFIX)
+"""Of all but the singletons, in the order in which they are drained."""
 
 
 class _Gateway(NamedTuple):
@@ -49,6 +63,10 @@ class Supervisor:
         self._failed: Failures = {}
         self._misses: Counter[str] = Counter()
         self._watches = Background()
+        self._drained: set[str] = set()
+        self._emptying: set[str] = set()
+        self._incarnation = ""
+        self._where: dict[str, str] = {}
         self._stopping = False
         self._reconcile = Loop("supervisor", self.reconcile_once, interval_s=2.0, jitter=0.0)
         kinds = [("pool", pool_prefix)] * pools + [("outbox", outbox_prefix)] * outboxes
@@ -60,6 +78,8 @@ class Supervisor:
     async def start(self) -> list[str]:
         """Replace what an earlier supervisor left and cannot serve, start what is missing; the gateways' addresses."""
         replaced = await self._clear_leftovers()
+        if DIRECTORY in await self._fleet.names():
+            await self._probe(DIRECTORY)  # it knows which nodes are drained
         # A hung gateway that is killed may keep its port for some seconds.
         for tries_left in reversed(range(_START_TRIES if replaced else 1)):
             await self.reconcile_once()
@@ -75,14 +95,15 @@ class Supervisor:
         """Make the cluster what it should be; what could not be done with a singleton is raised after all the rest."""
         if self._stopping:
             return
-        nodes = await self._fleet.nodes()
-        if not nodes:
+        found = await self._fleet.nodes()
+        if not found:
             raise ServiceUnavailable("the cluster has no node with CPUs")
+        nodes = [node for node in found if node.node_id not in self._drained]
         running = await self._fleet.names()
         failures: list[BaseException | None] = []
         for name in SINGLETONS:
             if name not in running:
-                failures.append(await self._start_singleton(name, nodes[0].node_id))
+                failures.append(await self._start_singleton(name, (nodes or found)[0].node_id))
         probed = [*SINGLETONS, *(gateway.name for gateway in self._gateways.values())]
         probed += [name for kind in self._per_node for name in kind.processes.values()]
         node_ids = [node.node_id for node in nodes]
@@ -93,6 +114,7 @@ class Supervisor:
             *(kind.ensure(node_id, running) for kind in self._per_node for node_id in kind.missing(node_ids)),
             return_exceptions=True,
         )
+        await self._empty_drained(any(node.node_id not in self._drained for node in found))
         for failure in failures:
             if failure is not None:
                 raise failure
@@ -145,7 +167,12 @@ class Supervisor:
     async def _probe(self, name: str) -> None:
         """Ask a process for anything; one that has said nothing for several probes is ended, and so replaced."""
         try:
-            silent = await self._fleet.describe(name) is None
+            described = await self._fleet.describe(name)
+            silent = described is None
+            if described is not None and name in SINGLETONS:
+                self._where[name] = str(described.info.get("node_id"))
+                if name == DIRECTORY:
+                    await self._learn_drained(described)
         except WunderError as error:
             # It answers, but cannot start, as without its database: another one could not either.
             log.warning("not_started", actor=name, message=error.message)
@@ -161,9 +188,11 @@ class Supervisor:
             self._reconcile.wake()
 
     async def _clear_leftovers(self) -> bool:
-        """End what was left running and cannot serve as it is; whether there was any."""
-        prefixes = (SESSION_ACTOR_PREFIX, GATEWAY_PREFIX, POOL_PREFIX, OUTBOX_PREFIX)
-        names = [n for n in await self._fleet.names() if n in SINGLETONS or n.startswith(prefixes)]
+        """End what was left running and cannot serve as it is; whether there was any.
+
+        What serves well, but with other settings or another version, is drained and replaced node by node.
+        """
+        names = [n for n in await self._fleet.names() if n in SINGLETONS or n.startswith(_PREFIXES)]
         unfit = [
             (name, reason)
             for name, reason in zip(names, await asyncio.gather(*map(self._unfit, names)), strict=True)
@@ -171,8 +200,29 @@ class Supervisor:
         ]
         for name, reason in unfit:
             log.warning("replaced", actor=name, reason=reason)
-        await asyncio.gather(*(self._fleet.kill(name) for name, _ in unfit))
+        outdated = {name for name, reason in unfit if reason == _OUTDATED and name not in SINGLETONS}
+        await asyncio.gather(*(self._fleet.kill(name) for name, _ in unfit if name not in outdated))
+        if outdated:
+            await self._roll(outdated)
         return bool(unfit)
+
+    async def _roll(self, outdated: set[str]) -> None:
+        """The singletons first, then one node after the other, so that the others take its readers and its work."""
+        nodes = await self._fleet.nodes()
+        for name in SINGLETONS:
+            if name not in await self._fleet.names():
+                await self._start_singleton(name, nodes[0].node_id)
+        for node in nodes:
+            node_id = node.node_id
+            old = {name for name in outdated if name.startswith(_prefixes(node_id))}
+            if not old:
+                continue
+            await self._drain_and_end(_prefixes(node_id), old)
+            if any(name.startswith(gateway_prefix(node_id)) for name in old):
+                await self._ensure_gateway(node_id, [])
+            for kind in self._per_node:
+                if kind.has(node_id, old):
+                    await kind.ensure(node_id, [])
 
     async def _unfit(self, name: str) -> str:
         """Why a process that we find must not be adopted; empty if it may."""
@@ -184,28 +234,59 @@ class Supervisor:
             return "no answer"
         if described.info.get("draining"):
             return "draining"
-        return "" if described.info.get("settings") == self._fleet.settings_of(name) else "other settings"
+        return "" if described.info.get("settings") == self._fleet.settings_of(name) else _OUTDATED
+
+    # -- drained nodes ---------------------------------------------------------------------------------------------
+
+    async def _learn_drained(self, described: Description) -> None:
+        """The directory says which; one that has restarted is told again."""
+        incarnation = str(described.info.get("incarnation", ""))
+        nodes = described.info.get("nodes", ())
+        if self._incarnation and incarnation != self._incarnation:
+            for node_id in self._drained & {node["node_id"] for node in nodes}:
+                await tell(self._fleet.actor(DIRECTORY), DrainNode(node_id=node_id), timeout_s=_TELL_S)
+        else:
+            self._drained = {str(node["node_id"]) for node in nodes if node["drained"]}
+        self._incarnation = incarnation
+
+    async def _empty_drained(self, others: bool) -> None:
+        """Empty what is drained; again, if something was still being started there. `others`: nodes are left."""
+        running = await self._fleet.names()
+        for node_id in self._drained - self._emptying:
+            has_singleton = others and node_id in self._where.values()
+            if has_singleton or any(name.startswith(_prefixes(node_id)) for name in running):
+                self._emptying.add(node_id)
+                self._watches.start(self._empty(node_id, others), f"drain-{node_id}")
+
+    async def _empty(self, node_id: str, others: bool) -> None:
+        """Hand a drained node's sessions over and end its processes."""
+        try:
+            self._gateways.pop(node_id, None)
+            for kind in self._per_node:
+                kind.processes.pop(node_id, None)
+            await self._drain_and_end(_prefixes(node_id))
+            for name in [name for name, where in self._where.items() if where == node_id and others]:
+                log.info("moved", actor=name)
+                del self._where[name]
+                await self._fleet.stop(name)
+                self._reconcile.wake()
+            log.info("node_is_empty", node=node_id)
+        finally:
+            self._emptying.discard(node_id)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    async def stop(self) -> None:
-        """Drain: gateways send their clients away, sessions finish what runs, outboxes what is under way."""
+    async def leave(self) -> None:
+        """Stop looking after the processes; they go on without us."""
         self._stopping = True
         await self._reconcile.stop()
         await self._watches.stop()
-        gateways = await self._fleet.names(GATEWAY_PREFIX)
-        await self._drain(gateways, grace_s=self._grace_s, timeout_s=5.0)
-        # Pools first, within the same grace: what session actors run meanwhile ends in that time too.
-        started_s = asyncio.get_running_loop().time()
-        pools = await self._fleet.names(POOL_PREFIX)
-        await self._drain(pools, grace_s=self._grace_s, timeout_s=self._grace_s + 5.0)
-        spent_s = asyncio.get_running_loop().time() - started_s
-        left_s = max(min(_LEAST_GRACE_S, self._grace_s), self._grace_s - spent_s)
-        actors = await self._fleet.names(SESSION_ACTOR_PREFIX)
-        await self._drain(actors, grace_s=left_s, timeout_s=left_s + 5.0)
-        outboxes = await self._fleet.names(OUTBOX_PREFIX)
-        await self._drain(outboxes, grace_s=min(_OUTBOX_GRACE_S, self._grace_s), timeout_s=_OUTBOX_GRACE_S + 5.0)
-        for name in [*pools, *actors, *outboxes, *gateways, JANITOR, DIRECTORY]:
+
+    async def stop(self) -> None:
+        """Drain: gateways send their clients away, sessions finish what runs, outboxes what is under way."""
+        await self.leave()
+        await self._drain_and_end(_PREFIXES)
+        for name in (JANITOR, DIRECTORY):
             await self._fleet.stop(name)
         # The directory replaces session actors for as long as it lives: what it still started has no session.
         for name in await self._fleet.names(SESSION_ACTOR_PREFIX):
@@ -214,9 +295,36 @@ class Supervisor:
             except WunderError as error:
                 log.warning("not_ended", actor=name, message=error.message)
 
+    async def _drain_and_end(self, prefixes: tuple[str, str, str, str], only: Collection[str] | None = None) -> None:
+        """Those whose names begin so, in the order of `_PREFIXES`; of them `only` these, if given."""
+        gateway, pool, actor, outbox = prefixes
+        gateways = await self._named(gateway, only)
+        await self._drain(gateways, grace_s=self._grace_s, timeout_s=5.0)
+        # Pools first, within the same grace: what session actors run meanwhile ends in that time too.
+        started_s = asyncio.get_running_loop().time()
+        pools = await self._named(pool, only)
+        await self._drain(pools, grace_s=self._grace_s, timeout_s=self._grace_s + 5.0)
+        spent_s = asyncio.get_running_loop().time() - started_s
+        left_s = max(min(_LEAST_GRACE_S, self._grace_s), self._grace_s - spent_s)
+        actors = await self._named(actor, only)
+        await self._drain(actors, grace_s=left_s, timeout_s=left_s + 5.0)
+        # After everybody who may record something to be sent.
+        outboxes = await self._named(outbox, only)
+        await self._drain(outboxes, grace_s=min(_OUTBOX_GRACE_S, self._grace_s), timeout_s=_OUTBOX_GRACE_S + 5.0)
+        for name in [*pools, *actors, *outboxes, *gateways]:
+            await self._fleet.stop(name)
+
+    async def _named(self, prefix: str, only: Collection[str] | None) -> list[str]:
+        return [name for name in await self._fleet.names(prefix) if only is None or name in only]
+
     async def _drain(self, names: list[str], *, grace_s: float, timeout_s: float) -> None:
         command = Drain(grace_s=grace_s)
         calls = [tell(self._fleet.actor(name), command, timeout_s=timeout_s) for name in names]
         for name, result in zip(names, await asyncio.gather(*calls, return_exceptions=True), strict=True):
             if isinstance(result, WunderError):
                 log.warning("drain_failed", actor=name, message=result.message)
+
+
+def _prefixes(node_id: str) -> tuple[str, str, str, str]:
+    """How the names of a node's processes begin, in the order of `_PREFIXES`."""
+    return gateway_prefix(node_id), pool_prefix(node_id), session_actor_prefix(node_id), outbox_prefix(node_id)

@@ -9,6 +9,7 @@ from gateway.cli.caller import run_action
 from gateway.cli.channels import add_channel_parsers
 from gateway.cli.chat import run_chat
 from gateway.cli.cron import add_cron_parsers
+from gateway.cli.drain import add_drain_parser
 from gateway.cli.outbox import add_outbox_parsers
 from gateway.cli.status import run_status
 from gateway.cli.tasks import add_task_parsers
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parsers", "run_action", "run_chat", "run_status"]
 
 DEFAULT_URL = "http://127.0.0.1:18000"
+_FOR_ADMINISTRATORS = "For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`."
 
 
 def add_parsers(commands: Commands) -> None:
@@ -57,15 +59,26 @@ def add_parsers(commands: Commands) -> None:
         epilog="Everybody's with WUNDER_API_KEY; your own with WUNDER_TOKEN, or a sign-in by `wunder chat`.",
     )
     add_cron_parsers(cron, DEFAULT_URL)
+    _add_operators_parsers(commands)
+
+
+def _add_operators_parsers(commands: Commands) -> None:
+    """What is for administrators."""
+    drain = commands.add_parser(
+        "drain",
+        help="take a node out of service: hand its sessions over and end its processes",
+        epilog=_FOR_ADMINISTRATORS,
+    )
+    add_drain_parser(drain, DEFAULT_URL)
     outbox = commands.add_parser(
         "outbox",
         help="list, show, send again and drop deliveries",
-        epilog="For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+        epilog=_FOR_ADMINISTRATORS,
     )
     add_outbox_parsers(outbox, DEFAULT_URL)
     channels = commands.add_parser(
         "channels",
         help="list and try accounts at messaging providers",
-        epilog="For administrators: WUNDER_API_KEY, WUNDER_TOKEN, or a sign-in by `wunder chat`.",
+        epilog=_FOR_ADMINISTRATORS,
     )
     add_channel_parsers(channels, DEFAULT_URL)

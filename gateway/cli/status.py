@@ -74,6 +74,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         return [*shown, "the directory does not answer"]
     actors = directory.get("actors") or []
     details = {**(summary.get("actors") or {}), **(summary.get("pools") or {})}
+    if directory.get("dashboard"):
+        shown.append(f"Ray dashboard http://{directory['dashboard']}, as its machine reaches it")
     shown.append(
         f"permits: {directory.get('permits_held', 0):.0f} held, {directory.get('permits_waiting', 0):.0f} waiting"
     )
@@ -82,7 +84,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     shown += [f"deliveries, {name}: {_deliveries(states)}" for name, states in (summary.get("outbox") or {}).items()]
     shown += [_outbox(name, detail) for name, detail in (summary.get("outboxes") or {}).items()]
     for node in directory.get("nodes") or []:
-        shown.append(f"node {node.get('node_id')}  {node.get('cpus', 0):g} CPUs")
+        shown.append(_node(node))
         shown += [f"  gateway  {g.get('name')}  {g.get('address')}" for g in _on(node, directory.get("gateways") or [])]
         for actor in _on(node, actors):
             detail = details.get(actor.get("name"))
@@ -94,6 +96,13 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def _on(node: dict[str, Any], things: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [thing for thing in things if thing.get("node_id") == node.get("node_id")]
+
+
+def _node(node: dict[str, Any]) -> str:
+    text = f"node {node.get('node_id')}  {node.get('address') or ''}  {node.get('cpus', 0):g} CPUs"
+    if node.get("places") is not None:
+        text += f"  {node['places']} places"
+    return text + ("  drained" if node.get("drained") else "")
 
 
 def _actor(actor: dict[str, Any], detail: dict[str, Any] | None) -> str:

@@ -20,6 +20,7 @@ MAY_WAIT = {
     *("POST /wunder/tasks", "POST /wunder/tasks/{task_id}/retry"),
     "POST /wunder/tasks/{task_id}/answer",
     "POST /wunder/cron/{schedule_id}/run",
+    "POST /wunder/admin/nodes/{node_id}/drain",
 }
 CREATES = {"POST /wunder/chat/sessions", "POST /wunder/cron"}
 RESPONSE = {

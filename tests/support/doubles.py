@@ -164,6 +164,13 @@ class FakeLauncher:
         self.gate.set()
         self.failures: list[Exception] = []
         self.on_start: Callable[[str, str], Awaitable[None]] | None = None
+        self.asked: list[int] = []
+
+    async def dashboard(self) -> str:
+        return ""
+
+    async def ask_room(self, places: int) -> None:
+        self.asked.append(places)
 
     async def nodes(self) -> list[Node]:
         return list(self.found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ JUMPS = ("gap", "rewind")
 class Follower:
     """Starts turns and keeps their events in order; a cut connection is resumed from the last event."""
 
-    def __init__(self, url: str, api_key: str, user_id: str = "follower") -> None:
+    def __init__(self, url: str, api_key: str, user_id: str = "follower", *, tls: ssl.SSLContext | None = None) -> None:
         self._url = url.replace("http", "ws", 1) + "/wunder/ws"
         self._headers = {"X-API-Key": api_key}
         self.user_id = user_id
@@ -27,11 +28,14 @@ class Follower:
         self.events: list[dict[str, Any]] = []
         self.cursor = 0
         self.resumes = 0
+        self.close_codes: list[int] = []
+        self._tls = tls
         self._session: aiohttp.ClientSession | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     async def __aenter__(self) -> Follower:
-        self._session = aiohttp.ClientSession(headers=self._headers)
+        connector = aiohttp.TCPConnector(ssl=self._tls or True)
+        self._session = aiohttp.ClientSession(headers=self._headers, connector=connector)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -141,6 +145,8 @@ class Follower:
     async def _receive(self) -> dict[str, Any]:
         assert self._socket is not None
         message = await self._socket.receive()
+        if message.type is aiohttp.WSMsgType.CLOSE:
+            self.close_codes.append(message.data)
         if message.type is not aiohttp.WSMsgType.TEXT:
             raise ConnectionError(f"closed: {message.type} {message.data}")
         received: dict[str, Any] = json.loads(message.data)

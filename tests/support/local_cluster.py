@@ -113,6 +113,11 @@ class LocalLauncher:
     async def nodes(self) -> list[Node]:
         return [Node("node", 2.0)]
 
+    async def dashboard(self) -> str:
+        return ""
+
+    async def ask_room(self, places: int) -> None: ...
+
     async def start_actor(self, node_id: str) -> str:
         return await self._cluster.start_host()
 

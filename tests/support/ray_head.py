@@ -1,4 +1,4 @@
-"""A Ray cluster of one node that outlives the `wunder serve` which joins it."""
+"""A Ray cluster that outlives the `wunder serve` which joins it: one node, or more of them on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START_TIMEOUT_S = 120.0
 class RayHead:
     """`ray start --head` on loopback with a token of its own; `environment` is what joins it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, joinable: bool = False) -> None:
         # Ray's own folder is where others on this machine would find this cluster; sockets need a short path.
         self._folder = Path(tempfile.mkdtemp(prefix="wunder-ray-"))
         self.address = f"127.0.0.1:{free_port()}"
@@ -30,35 +30,39 @@ class RayHead:
         self.environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(int(joinable)),  # 0 keeps its listeners on loopback
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        self._process: subprocess.Popen[str] | None = None
-        self._family: list[psutil.Process] = []
+        self._nodes: list[subprocess.Popen[str]] = []
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start it and wait until it can be joined."""
-        host, _, port = self.address.partition(":")
+        port = self.address.rpartition(":")[2]
+        dashboard = () if any("dashboard" in option for option in options) else ("--include-dashboard=false",)
+        head = ("--head", f"--port={port}", "--disable-usage-stats", f"--temp-dir={self._folder}")
+        self._start(*head, *dashboard, *options)
+
+    def join(self, *options: str) -> None:
+        """Another node of a cluster that is `joinable`, on this machine."""
+        self._start(f"--address={self.address}", *options)
+
+    def _start(self, *options: str) -> None:
         ray = str(Path(sys.executable).parent / "ray")
-        options = [
-            "--include-dashboard=false",
-            "--num-cpus=2",
-            "--object-store-memory=100000000",
-            "--disable-usage-stats",
-            f"--temp-dir={self._folder}",
-        ]
+        host = self.address.partition(":")[0]
+        common = ["--block", f"--node-ip-address={host}", "--num-cpus=2", "--object-store-memory=100000000"]
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WUNDER_", "RAY_"))}
-        self._process = subprocess.Popen(
-            [ray, "start", "--head", "--block", f"--port={port}", f"--node-ip-address={host}", *options],
+        process = subprocess.Popen(
+            [ray, "start", *common, *options],
             env={**clean, **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
-        assert self._process.stdout is not None
+        self._nodes.append(process)
+        assert process.stdout is not None
         said = []
-        for line in self._process.stdout:
+        for line in process.stdout:
             said.append(line)
             if "Ray runtime started" in line:
                 return
@@ -69,19 +73,20 @@ class RayHead:
         return [p for p in self._children() if _title(p).startswith(f"ray::{kind}")]
 
     def _children(self) -> list[psutil.Process]:
-        assert self._process is not None
-        return psutil.Process(self._process.pid).children(recursive=True)
+        return [child for node in self._nodes for child in psutil.Process(node.pid).children(recursive=True)]
 
     def stop(self) -> None:
-        """End the node and everything on it."""
-        assert self._process is not None
-        assert self._process.stdout is not None
+        """End every node and everything on it."""
         family = self._children()
-        self._process.terminate()
+        for node in reversed(self._nodes):
+            node.terminate()
         try:
-            self._process.wait(60)
+            for node in self._nodes:
+                node.wait(60)
         finally:
-            self._process.stdout.close()
+            for node in self._nodes:
+                assert node.stdout is not None
+                node.stdout.close()
             for process in family:
                 if process.is_running():
                     process.kill()

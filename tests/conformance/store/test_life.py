@@ -29,7 +29,7 @@ async def test_a_closed_store_is_unavailable(store: AsyncStorageBackend) -> None
 
 
 async def test_migrating_again_applies_nothing(store: AsyncStorageBackend) -> None:
-    assert await store.migrate() == []
+    assert await store.migrate() == ([], [])
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -41,8 +41,8 @@ async def test_many_processes_migrate_an_empty_database_at_once(
     try:
         await asyncio.gather(*(store.open() for store in stores))
         applied = await asyncio.gather(*(store.migrate() for store in stores))
-        assert sorted(applied)[:-1] == [[]] * 4
-        assert sorted(applied)[-1][0] == "0001_initial.pre"
+        assert sorted(applied)[:-1] == [([], [])] * 4
+        assert sorted(applied)[-1].applied[0] == "0001_initial.pre"
         await make.fence(stores[3])
     finally:
         await asyncio.gather(*(store.close() for store in stores))

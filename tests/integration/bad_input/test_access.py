@@ -20,6 +20,7 @@ VALID_BODIES: dict[str, dict[str, Any]] = {
     "MessageBody": {"content": "hi", "stream": False},
     "UpdateSessionBody": {"title": "mine now"},
     "CancelBody": {},
+    "DrainBody": {},
     "AskBody": {"question": "hi", "stream": False},
     "TaskBody": {"question": "hi"},
     "ScheduleBody": {"question": "hi", "cron": "0 0 1 1 *"},

@@ -19,7 +19,11 @@ SUMMARY: dict[str, Any] = {
     "directory": {
         "permits_held": 2,
         "permits_waiting": 1,
-        "nodes": [{"node_id": "n1", "cpus": 2.0}, {"node_id": "n2", "cpus": 4.0}],
+        "dashboard": "127.0.0.1:8265",
+        "nodes": [
+            {"node_id": "n1", "cpus": 2.0, "address": "10.0.0.1", "places": None, "drained": False},
+            {"node_id": "n2", "cpus": 4.0, "address": "10.0.0.2", "places": 8, "drained": True},
+        ],
         "gateways": [{"name": "gateway-n1", "node_id": "n1", "address": "127.0.0.1:18000"}],
         "actors": [
             {"name": "session-actor-a", "node_id": "n1", "sessions": 5, "suspect": False},
@@ -79,16 +83,17 @@ async def test_everything_for_administrators(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.splitlines() == [
         f"{server.url}  ready",
         "gateway gateway-n1: 3 connections, 2 sessions followed",
+        "Ray dashboard http://127.0.0.1:8265, as its machine reaches it",
         "permits: 2 held, 1 waiting",
         "tasks: 4 queued (oldest 61.2 s), 0 running",
         "schedules: 3 active, 12 fired, 2 missed, 1 refused, the last 0.2 s late",
         "deliveries, webhook: 2 pending (oldest 3.0 s), 0 dead",
         "outbox   outbox-a  1 under way  7 sent, 3 refused, 0 lost, 1 dead  left alone: webhook https://a.example",
-        "node n1  2 CPUs",
+        "node n1  10.0.0.1  2 CPUs",
         "  gateway  gateway-n1  127.0.0.1:18000",
         "  actor    session-actor-a  5 sessions  2 running, 4 queued",
         "  pool     pool-a  3 of 32 slots in use  120 claimed, 2 retried, 1 dead",
-        "node n2  4 CPUs",
+        "node n2  10.0.0.2  4 CPUs  8 places  drained",
         "  actor    session-actor-b  0 sessions  0 running, 0 queued  suspect",
         "  actor    session-actor-c  1 sessions  does not answer",
         "  pool     pool-b  does not answer",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.cluster.fleet import GATEWAY_PREFIX, gateway_prefix, pool_prefix
+from actors.cluster.fleet import GATEWAY_PREFIX, gateway_prefix, outbox_prefix, pool_prefix
 from actors.cluster.launcher import POOL_PREFIX
 from actors.errors import ServiceUnavailable
 from actors.handles import Call
-from actors.messages import encode
+from actors.messages import AnyCommand, decode_command, encode
 from actors.placement import Node
 from actors.replies import Description, Done
 
@@ -16,14 +16,15 @@ SETTINGS = "the settings"
 
 
 class FakeFleet:
-    """`silent` ones do not answer, `broken` ones cannot start; `refusing`: how often a start fails.
+    """Every process says that it is `on` one node. `silent` ones do not answer, `broken` ones cannot start.
 
-    The start of a gateway is named by its node, that of a pool by its node's `pool_prefix`. `hold` holds up what a
-    process says of itself, or the start of a pool.
+    `refusing`: how often a start fails. The start of a gateway is named by its node, that of a pool by its node's
+    `pool_prefix`. `hold` holds up what a process says of itself, or the start of a pool.
     """
 
     def __init__(self, *node_ids: str) -> None:
         self.node_ids = list(node_ids)
+        self.on = node_ids[0]
         self.started: list[str] = []
         self.described: list[str] = []
         self.killed: list[str] = []
@@ -33,6 +34,9 @@ class FakeFleet:
         self.broken: set[str] = set()
         self.refusing: dict[str, int] = {}
         self.hold: dict[str, asyncio.Event] = {}
+        self.drained: set[str] = set()
+        self.commands: list[AnyCommand] = []
+        self.incarnation = "directory_1"
         self._info: dict[str, dict[str, object]] = {}
         self._gone: dict[str, asyncio.Event] = {}
 
@@ -54,9 +58,13 @@ class FakeFleet:
     def pools(self, node_id: str) -> list[str]:
         return [name for name in self._info if name.startswith(pool_prefix(node_id))]
 
+    def outboxes(self, node_id: str) -> list[str]:
+        return [name for name in self._info if name.startswith(outbox_prefix(node_id))]
+
     def actor(self, name: str) -> Call:
         async def call(data: bytes) -> bytes:
             self.told.append(name)
+            self.commands.append(decode_command(data))
             return encode(Done())
 
         return call
@@ -91,7 +99,11 @@ class FakeFleet:
             raise ServiceUnavailable(f"{name} failed: no database")
         if name in self.silent or name not in self._info:
             return None
-        return Description(gauges={}, info=self._info[name])
+        nodes = [{"node_id": node_id, "drained": node_id in self.drained} for node_id in self.node_ids]
+        return Description(
+            gauges={},
+            info={**self._info[name], "node_id": self.on, "nodes": nodes, "incarnation": self.incarnation},
+        )
 
     async def stop(self, name: str) -> None:
         self.stopped.append(name)

@@ -89,7 +89,7 @@ async def test_it_is_started_once(service: Service, shell: Directory) -> None:
 async def test_a_description_tells_the_settings_and_whether_it_drains(shell: Directory) -> None:
     described = await ask(shell.call, Describe(), Description)
     assert described.gauges == {"x": 1.0}
-    assert described.info == {"pid": 7, "settings": fingerprint(b"settings"), "draining": False}
+    assert described.info == {"pid": 7, "settings": fingerprint(b"settings"), "draining": False, "node_id": "node"}
     await tell(shell.call, Drain(grace_s=30.0))
     assert (await ask(shell.call, Describe(), Description)).info["draining"]
 

@@ -28,44 +28,37 @@ async def supervisor(fleet: FakeFleet) -> AsyncIterator[Supervisor]:
     await supervisor.stop()
 
 
-async def outboxes(fleet: FakeFleet, node_id: str) -> list[str]:
-    return await fleet.names(outbox_prefix(node_id))
-
-
 async def test_every_node_has_an_outbox_beside_its_pool(fleet: FakeFleet, supervisor: Supervisor) -> None:
     fleet.node_ids = [A, B]
     await supervisor.start()
     for node_id in (A, B):
-        assert len(await outboxes(fleet, node_id)) == len(fleet.pools(node_id)) == 1
+        assert len(fleet.outboxes(node_id)) == len(fleet.pools(node_id)) == 1
     fleet.started.clear()
     fleet.described.clear()
     await supervisor.reconcile_once()
     assert not fleet.started
-    assert {*await outboxes(fleet, A), *await outboxes(fleet, B)} <= set(fleet.described)
+    assert {*fleet.outboxes(A), *fleet.outboxes(B)} <= set(fleet.described)
 
 
 async def test_without_outboxes_there_are_none(fleet: FakeFleet) -> None:
     supervisor = Supervisor(fleet, grace_s=1.0)
     await supervisor.start()
-    assert not await outboxes(fleet, A)
+    assert not fleet.outboxes(A)
     await supervisor.stop()
 
 
 async def test_one_that_dies_is_replaced_and_the_pool_is_not(fleet: FakeFleet, supervisor: Supervisor) -> None:
     await supervisor.start()
-    (first,), pools = await outboxes(fleet, A), fleet.pools(A)
+    (first,), pools = fleet.outboxes(A), fleet.pools(A)
     fleet.remove(first)
 
-    async def another() -> bool:
-        return await outboxes(fleet, A) not in ([], [first])
-
-    await eventually(another, "another one is there")
+    await eventually(lambda: fleet.outboxes(A) not in ([], [first]), "another one is there")
     assert fleet.pools(A) == pools
 
 
 async def test_one_that_hangs_is_replaced(fleet: FakeFleet, supervisor: Supervisor) -> None:
     await supervisor.reconcile_once()
-    (hung,) = await outboxes(fleet, A)
+    (hung,) = fleet.outboxes(A)
     for _ in range(MISSES):
         fleet.silent = {hung}
         await supervisor.reconcile_once()
@@ -77,15 +70,37 @@ async def test_one_with_other_settings_is_replaced_and_a_fit_one_adopted(fleet: 
         fleet.add(LEFT, settings=settings)
         supervisor = Supervisor(fleet, grace_s=1.0, retry_s=0.0, outboxes=True)
         await supervisor.start()
-        assert (await outboxes(fleet, A) == [LEFT]) is kept
+        assert (fleet.outboxes(A) == [LEFT]) is kept
+        assert len(fleet.outboxes(A)) == 1
+        assert fleet.told == ([] if kept else [LEFT]), "it may end what is under way"
         await supervisor.stop()
+        fleet.told.clear()
+
+
+async def test_another_version_is_replaced_node_by_node(fleet: FakeFleet, supervisor: Supervisor) -> None:
+    fleet.node_ids = [A, B]
+    other = f"{outbox_prefix(B)}left"
+    for name in (LEFT, other):
+        fleet.add(name, settings="of another version")
+    seen: list[int] = []
+    stop = fleet.stop
+
+    async def watched(name: str) -> None:
+        await stop(name)
+        seen.append(len(fleet.outboxes(A)) + len(fleet.outboxes(B)))
+
+    fleet.stop = watched  # type: ignore[method-assign]
+    await supervisor.start()
+    assert fleet.told == [LEFT, other]
+    assert seen == [1, 1], "somebody sends at any time"
+    assert len(fleet.outboxes(A)) == len(fleet.outboxes(B)) == 1
 
 
 async def test_stopping_drains_outboxes_after_everybody_who_may_record(
     fleet: FakeFleet, supervisor: Supervisor
 ) -> None:
     await supervisor.start()
-    (gateway,), (pool,), (outbox,) = fleet.gateways(A), fleet.pools(A), await outboxes(fleet, A)
+    (gateway,), (pool,), (outbox,) = fleet.gateways(A), fleet.pools(A), fleet.outboxes(A)
     await supervisor.stop()
     assert fleet.told == [gateway, pool, outbox]
     assert fleet.stopped == [pool, outbox, gateway, "janitor", "directory"]

@@ -153,8 +153,28 @@ async def test_what_is_not_fit_is_replaced(fleet: FakeFleet, supervisor: Supervi
     if fault in {"silent", "broken"}:
         getattr(fleet, fault).add(name)
     await supervisor.start()
-    assert fleet.killed == [name]
+    is_drained = fault == "settings" and name in {LEFT, ACTOR}
+    assert (fleet.killed, fleet.stopped) == (([], [name]) if is_drained else ([name], []))
+    assert fleet.told == ([name] if is_drained else [])
     assert len(fleet.started) == (0 if name == ACTOR else 1), "the directory starts session actors, not the supervisor"
+
+
+async def test_another_version_is_replaced_node_by_node(fleet: FakeFleet, supervisor: Supervisor) -> None:
+    fleet.node_ids = [A, B]
+    other = f"gateway-{B[:6]}-left"
+    for name in (LEFT, other):
+        fleet.add(name, settings="of another version")
+    seen: list[list[str]] = []
+    start = fleet.start
+
+    async def watched(name: str, node_id: str) -> None:
+        seen.append([name, *fleet.stopped])
+        await start(name, node_id)
+
+    fleet.start = watched  # type: ignore[method-assign]
+    await supervisor.start()
+    assert [stopped for name, *stopped in seen if name.startswith(f"gateway-{A[:6]}")] == [[LEFT]]
+    assert [stopped for name, *stopped in seen if name.startswith(f"gateway-{B[:6]}")] == [[LEFT, other]]
 
 
 async def test_a_foreign_actor_in_the_namespace_is_left_alone(fleet: FakeFleet, supervisor: Supervisor) -> None:

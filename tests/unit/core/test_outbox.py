@@ -41,7 +41,7 @@ async def test_it_registers_and_is_woken_by_the_directory(bench: Make) -> None:
         found.directory.handle.ring_outboxes()
     await eventually(lambda: found.directory.reach.heard("outbox-1", Wake), "it is told")
     assert len(found.directory.reach.heard("outbox-1", Wake)) < 20, "a burst is few calls"
-    assert (await found.directory.describe()).info["outboxes"] == ["outbox-1"]
+    assert (await found.directory.describe()).info["outboxes"] == [{"name": "outbox-1", "node_id": "node-0"}]
 
 
 async def test_the_lease_of_one_that_is_dead_ends_and_others_are_told(bench: Make) -> None:

@@ -235,7 +235,7 @@ async def test_the_outbox_by_channel_and_state(bench: Bench) -> None:
 
 
 async def test_the_summary_tells_of_outboxes(bench: Bench) -> None:
-    bench.info = {"outboxes": ["outbox-1"]}
+    bench.info = {"outboxes": [{"name": "outbox-1", "node_id": "node-a"}]}
     breakers = [{"channel": "webhook", "account": "https://a", "for_s": 3.0}]
     bench.reach.answers["outbox-1"] = lambda _: Description(
         gauges={"outbox_breakers_open": 1.0}, info={"breakers": breakers}
