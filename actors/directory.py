@@ -106,6 +106,7 @@ class Directory:
         self._ready = asyncio.Event()
         self._changed = asyncio.Condition()
         self._choosing = 0
+        self._stopped = False
         self._asked_places = 0
         self._dashboard = ""
         self._incarnation = clock.new_id("directory")
@@ -121,6 +122,8 @@ class Directory:
         self._background.start(self._rebuild(), "rebuild")
 
     async def stop(self) -> None:
+        """Start no actor any more, whoever still asks."""
+        self._stopped = True
         await self._upkeep.stop()
         await self._background.stop()
         await self._store.close()
@@ -207,7 +210,7 @@ class Directory:
                 await self._changed.wait()
 
     def _start_wanted(self) -> None:
-        for node_id in self._placement.wanted(demand=self._choosing):
+        for node_id in () if self._stopped else self._placement.wanted(demand=self._choosing):
             self._placement.starting[node_id] = self._placement.starting.get(node_id, 0) + 1
             self._background.start(self._start_actor(node_id), f"start-actor-{node_id}")
 

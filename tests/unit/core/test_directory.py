@@ -218,3 +218,16 @@ async def test_a_command_for_somebody_else_is_refused(bench: Make) -> None:
     await found.start()
     with pytest.raises(WunderError, match="does not take Sweep"):
         await directory.tell(found.directory.handle, Sweep())
+
+
+async def test_a_directory_that_stops_starts_no_actor(bench: Make) -> None:
+    found = bench(max_actors_per_node=4, spare_actors=2)
+    await found.start()
+    await eventually(lambda: len(found.launcher.started) == 2, "two spares")
+    assert await found.locate("s1") == "actor-1"
+    await found.directory.stop()
+    before = len(found.launcher.started)
+    await found.locate("s2")  # the second spare is taken, and would be replaced
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(found.launcher.started) == before
