@@ -14,7 +14,7 @@ from scripts.benchmarks.outbox_scenario import outbox
 from scripts.benchmarks.results import FOLDER, Result, started
 from scripts.benchmarks.scenarios import SCENARIOS as MESSAGES
 from scripts.benchmarks.scenarios import Options, say
-from scripts.benchmarks.task_scenario import PARTS, tasks
+from scripts.benchmarks.task_scenario import HELD, PARTS, tasks
 
 SCENARIOS = {**MESSAGES, "tasks": tasks, "outbox": outbox}
 _STREAMS = {"stream": "1,50,200,300", "cancel": "1,200", "actors": "100"}
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="SECTION.KEY=VALUE", help="a setting of the server"
     )
-    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"some of {','.join(PARTS)} (tasks)")
+    parser.add_argument("--parts", type=_parts, default=list(PARTS), help=f"some of {','.join((*PARTS, HELD))} (tasks)")
     parser.add_argument(
         "--tasks", type=_bounded(1_000_000), default=10_000, help="tasks to drain, deliveries to send (tasks, outbox)"
     )
@@ -113,8 +113,10 @@ def _numbers(text: str) -> list[int]:
 
 def _parts(text: str) -> list[str]:
     parts = text.split(",")
-    if unknown := set(parts) - set(PARTS):
-        raise argparse.ArgumentTypeError(f"expected some of {','.join(PARTS)}, got {','.join(sorted(unknown))}")
+    if unknown := set(parts) - {*PARTS, HELD}:
+        raise argparse.ArgumentTypeError(
+            f"expected some of {','.join((*PARTS, HELD))}, got {','.join(sorted(unknown))}"
+        )
     return parts
 
 

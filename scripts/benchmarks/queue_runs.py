@@ -32,7 +32,10 @@ _PATIENCE_S = 300.0
 
 
 class QueueCase(msgspec.Struct, frozen=True, kw_only=True):
-    """`tasks` to drain; then `rate` tasks per second for `seconds`, unless that is 0."""
+    """`tasks` to drain; then `rate` tasks per second for `seconds`, unless that is 0.
+
+    With `held` somebody else keeps a transaction open meanwhile, so that nothing dead can be cleared away.
+    """
 
     system: System
     slots: int
@@ -41,12 +44,14 @@ class QueueCase(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 100.0
     seconds: float = 0.0
     window: str = "half_s"
+    held: bool = False
 
     @property
     def label(self) -> str:
         size = "" if self.system == "procrastinate" else f", batch {self.batch}"
         long = "" if self.window == "half_s" else f", {self.tasks:,} tasks"
-        return f"{self.system} {self.slots} slots{size}{long}"
+        held = ", an open transaction beside it" if self.held else ""
+        return f"{self.system} {self.slots} slots{size}{long}{held}"
 
 
 class Producer(Protocol):
@@ -199,9 +204,14 @@ async def _queue(server: PostgresServer, case: QueueCase) -> AsyncIterator[tuple
     url = await asyncio.to_thread(server.create_database)
     producer: Producer = importlib.import_module(f"scripts.benchmarks.queue_{case.system}").Producer(url)
     await producer.open()
+    held = await asyncpg.connect(url) if case.held else None
     try:
+        if held is not None:
+            await held.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT txid_current()")
         yield producer, url
     finally:
+        if held is not None:
+            await held.close()
         await producer.close()
         await asyncio.to_thread(server.sql, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 

@@ -20,7 +20,10 @@ from scripts.benchmarks.task_turns import turn_rows
 from tests.support.postgres import PostgresServer
 
 PARTS = ("wunder", "procrastinate", "pgqueuer", "turns")
+HELD = "held"
+"""Only where it is named: five minutes with a transaction of somebody else open."""
 _TRICKLE_S = 10.0
+_HELD_S = 300.0
 _COLUMNS = ["enqueue_per_s", "drain_per_s", "drain_s", "drain_half_s_cv_percent", "drain_half_s_windows"]
 _COLUMNS += ["drain_one_s_cv_percent", "drain_one_s_windows"]
 _COLUMNS += ["drain_five_s_cv_percent", "drain_five_s_windows", "wait_p50_ms", "wait_p95_ms", "wait_p99_ms"]
@@ -99,7 +102,8 @@ def _cases(options: Options) -> list[QueueCase]:
         QueueCase(system="pgqueuer", slots=32, batch=16, tasks=few, seconds=_TRICKLE_S),
         QueueCase(system="pgqueuer", slots=400, batch=200, tasks=few),
     ]
-    return [case for case in cases if case.system in options.parts]
+    held = QueueCase(system="wunder", slots=32, batch=32, tasks=many, seconds=_HELD_S, window="five_s", held=True)
+    return [*(case for case in cases if case.system in options.parts), *[held] * (HELD in options.parts)]
 
 
 def _is_here(case: QueueCase) -> bool:
